@@ -1,0 +1,87 @@
+"""From the region proposal network's output to the boxes that the RoI head looks at.
+
+Boxes are `(y_min, x_min, y_max, x_max)` in pixels of the resized image; one image each.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
+from frcnn_jax.ops.nms import nms
+
+
+class Proposals(NamedTuple):
+    """Boxes that probably hold an object, best first, padded."""
+
+    boxes: Array  # [P, 4] in pixels, inside the image; padding is zero
+    scores: Array  # [P] objectness; padding is zero
+    mask: Array  # [P] bool, False for padding
+
+
+def propose(
+    objectness: Float[Array, " n"],
+    deltas: Float[Array, "n 4"],
+    anchors: Float[Array, "n 4"],
+    image_size: ImageSize,
+    *,
+    pre_nms: int,
+    post_nms: int,
+    iou_threshold: float = 0.7,
+    min_size: int | float | Float[Array, ""],
+) -> Proposals:
+    """Decodes, clips, filters, ranks and thins out the anchors' predictions.
+
+    Args:
+      objectness: [N] scores to rank by; an anchor with -inf (padding) never counts.
+      deltas: [N, 4] predicted deltas.
+      anchors: [N, 4] anchors, in pixels.
+      image_size: (height, width) of the true image, in pixels; may be traced.
+      pre_nms: how many of the best enter NMS.
+      post_nms: P, how many leave it at most.
+      iou_threshold: of NMS.
+      min_size: boxes with a side shorter than this many pixels are dropped; may be
+        traced.
+
+    Returns:
+      `Proposals` of P slots, without gradient: the RoI head's loss is not to be lowered
+      by moving the proposals ("approximate joint training").
+
+    Raises:
+      ValueError: if pre_nms or post_nms is negative.
+
+    Example:
+      >>> anchors = jnp.array([[0.0, 0, 20, 20], [0, 1, 20, 21], [0, 0, 2, 2]])
+      >>> proposals = propose(
+      ...     jnp.array([0.5, 0.9, 0.7]), jnp.zeros((3, 4)), anchors, (20.0, 20.0),
+      ...     pre_nms=3, post_nms=2, min_size=16)
+      >>> print(proposals.boxes, proposals.mask)
+      [[ 0.  1. 20. 20.]
+       [ 0.  0.  0.  0.]] [ True False]
+
+    References:
+      Ren et al., Faster R-CNN, section 3.3.
+    """
+    if pre_nms < 0:
+        raise ValueError(f"pre_nms is {pre_nms}, expected it >= 0")
+    objectness, deltas = jax.lax.stop_gradient((objectness, deltas))
+    boxes = clip_boxes(decode_boxes(anchors, deltas), image_size)
+    large = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(axis=1)
+    scores = jnp.where(large, objectness.astype(jnp.float32), -jnp.inf)
+    scores, order = jax.lax.top_k(scores, min(pre_nms, scores.shape[0]))
+    boxes = boxes[order]
+    indices, mask = nms(
+        boxes,
+        scores,
+        scores > -jnp.inf,
+        iou_threshold=iou_threshold,
+        max_outputs=post_nms,
+    )
+    return Proposals(
+        jnp.where(mask[:, None], boxes.at[indices].get(mode="fill", fill_value=0), 0.0),
+        jnp.where(mask, scores.at[indices].get(mode="fill", fill_value=0), 0.0),
+        mask,
+    )

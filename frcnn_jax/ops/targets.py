@@ -1,0 +1,203 @@
+"""What the two stages shall learn: labels and deltas of anchors and of proposals.
+
+Boxes are `(y_min, x_min, y_max, x_max)` in pixels of the resized image; one image each.
+Labels of a data set count from 0; in the RoI head 0 is the background and class c is
+c + 1. That shift happens in `proposal_targets` and nowhere else.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int, Key
+
+from frcnn_jax.ops.boxes import ImageSize, box_iou, encode_boxes
+from frcnn_jax.ops.sampling import sample_indices
+
+
+class AnchorTargets(NamedTuple):
+    """Targets of the region proposal network."""
+
+    labels: Array  # [N] int32: 1 object, 0 background, -1 takes no part in the loss
+    deltas: Array  # [N, 4] towards the object it overlaps most; 0 unless the label is 1
+
+
+class ProposalTargets(NamedTuple):
+    """A sample of proposals and what the RoI head shall make of them."""
+
+    rois: Array  # [S, 4] boxes in pixels, objects first; padding is zero
+    labels: Array  # [S] int32: 0 background, class + 1 otherwise
+    deltas: Array  # [S, 4] un-normalised; 0 for the background and padding
+    mask: Array  # [S] bool, False for padding
+
+
+def anchor_targets(
+    key: Key[Array, ""],
+    anchors: Float[Array, "n 4"],
+    gt_boxes: Float[Array, "m 4"],
+    gt_mask: Bool[Array, " m"],
+    image_size: ImageSize,
+    *,
+    num_samples: int = 256,
+    positive_fraction: float = 0.5,
+    positive_iou: float = 0.7,
+    negative_iou: float = 0.3,
+) -> AnchorTargets:
+    """Computes labels and deltas for a random sample of the anchors inside the image.
+
+    Positive is an anchor whose IoU with an object reaches `positive_iou`, and every
+    anchor that ties for the best IoU with an object, unless that is 0. Negative is an
+    other one whose IoU with all objects is below `negative_iou`. Negatives fill what
+    the positives, at most `positive_fraction`, leave of the sample.
+
+    Args:
+      key: PRNG key of the sample.
+      anchors: [N, 4] anchors; those across the image's border take no part.
+      gt_boxes: [M, 4] objects, padded.
+      gt_mask: [M] which of them are real.
+      image_size: (height, width) of the true image, not of the canvas; may be traced.
+      num_samples: anchors in the sample.
+      positive_fraction: largest share of positives.
+      positive_iou: see above.
+      negative_iou: see above.
+
+    Returns:
+      `AnchorTargets`: labels [N] in {1, 0, -1}, deltas [N, 4].
+
+    Example:
+      >>> anchors = jnp.array([[0.0, 0, 8, 8], [0, 8, 8, 16], [8, 8, 24, 24]])
+      >>> targets = anchor_targets(
+      ...     jax.random.key(0), anchors, jnp.array([[0.0, 0, 8, 9]]),
+      ...     jnp.array([True]), (16.0, 16.0))
+      >>> print(targets.labels)
+      [ 1  0 -1]
+
+    References:
+      Ren et al., Faster R-CNN, section 3.1.2.
+    """
+    height, width = image_size
+    inside = (anchors[:, :2] >= 0.0).all(axis=1)
+    inside &= (anchors[:, 2] <= height) & (anchors[:, 3] <= width)
+    iou = box_iou(anchors, gt_boxes)
+    iou = jnp.where(inside[:, None] & gt_mask[None], iou, 0.0)
+    max_iou, assignment = _best(iou)
+
+    gt_max_iou = iou.max(axis=0, initial=0.0)
+    is_best = ((iou == gt_max_iou[None]) & (gt_max_iou[None] > 0.0)).any(axis=1)
+    positive = (max_iou >= positive_iou) & inside | is_best
+    negative = (max_iou < negative_iou) & inside & ~positive
+
+    positive_key, negative_key = jax.random.split(key)
+    max_positives = int(num_samples * positive_fraction)
+    positives, num_positives = sample_indices(positive_key, positive, max_positives)
+    negatives, num_negatives = sample_indices(negative_key, negative, num_samples)
+    num_negatives = jnp.minimum(num_negatives, num_samples - num_positives)
+
+    labels = jnp.full(anchors.shape[0], -1, jnp.int32)
+    labels = _set_first(labels, positives, num_positives, 1)
+    labels = _set_first(labels, negatives, num_negatives, 0)
+    deltas = encode_boxes(anchors, _take_box(gt_boxes, assignment))
+    return AnchorTargets(labels, jnp.where(labels[:, None] == 1, deltas, 0.0))
+
+
+def proposal_targets(
+    key: Key[Array, ""],
+    proposals: Float[Array, "p 4"],
+    proposal_mask: Bool[Array, " p"],
+    gt_boxes: Float[Array, "m 4"],
+    gt_labels: Int[Array, " m"],
+    gt_mask: Bool[Array, " m"],
+    *,
+    num_samples: int = 128,
+    positive_fraction: float = 0.25,
+    positive_iou: float = 0.5,
+    negative_iou_high: float = 0.5,
+    negative_iou_low: float = 0.0,
+    append_gt: bool = True,
+) -> ProposalTargets:
+    """Draws the proposals that the RoI head learns from, with labels and deltas.
+
+    Args:
+      key: PRNG key of the sample.
+      proposals: [P, 4] proposals, padded.
+      proposal_mask: [P] which of them are real.
+      gt_boxes: [M, 4] objects, padded.
+      gt_labels: [M] classes of the objects, from 0.
+      gt_mask: [M] which objects are real.
+      num_samples: S, proposals in the sample.
+      positive_fraction: largest share of objects in the sample.
+      positive_iou: an object from this IoU on.
+      negative_iou_high: background below this IoU,
+      negative_iou_low: and from this one on.
+      append_gt: whether the objects themselves are proposals too.
+
+    Returns:
+      `ProposalTargets`: rois [S, 4], labels [S], un-normalised deltas [S, 4], mask [S].
+      Where candidates are too few the rest of the S slots is padding.
+
+    Example:
+      >>> targets = proposal_targets(
+      ...     jax.random.key(0), jnp.array([[0.0, 0, 8, 8], [0, 20, 8, 28]]),
+      ...     jnp.array([True, True]), jnp.array([[0.0, 0, 8, 10]]), jnp.array([2]),
+      ...     jnp.array([True]), num_samples=4, append_gt=False)
+      >>> print(targets.labels, targets.mask)
+      [3 0 0 0] [ True  True False False]
+
+    References:
+      Girshick, Fast R-CNN, section 2.3.
+    """
+    if append_gt:
+        proposals = jnp.concatenate([proposals, gt_boxes])
+        proposal_mask = jnp.concatenate([proposal_mask, gt_mask])
+    iou = jnp.where(gt_mask[None], box_iou(proposals, gt_boxes), 0.0)
+    max_iou, assignment = _best(iou)
+    positive = proposal_mask & (max_iou >= positive_iou)
+    negative = proposal_mask & ~positive
+    negative &= (max_iou < negative_iou_high) & (max_iou >= negative_iou_low)
+
+    positive_key, negative_key = jax.random.split(key)
+    max_positives = int(num_samples * positive_fraction)
+    positives, num_positives = sample_indices(positive_key, positive, max_positives)
+    negatives, num_negatives = sample_indices(negative_key, negative, num_samples)
+    slot = jnp.arange(num_samples)
+    chosen = jnp.where(
+        slot < num_positives,
+        _take_slot(positives, slot),
+        _take_slot(negatives, slot - num_positives),
+    )
+    mask = slot < num_positives + num_negatives
+    is_object = slot < num_positives
+
+    rois = jnp.where(mask[:, None], _take_box(proposals, chosen), 0.0)
+    matched = assignment.at[chosen].get(mode="fill", fill_value=0)
+    labels = gt_labels.at[matched].get(mode="fill", fill_value=0) + 1
+    deltas = encode_boxes(rois, _take_box(gt_boxes, matched))
+    return ProposalTargets(
+        rois,
+        jnp.where(is_object, labels, 0).astype(jnp.int32),
+        jnp.where(is_object[:, None], deltas, 0.0),
+        mask,
+    )
+
+
+def _best(iou: Float[Array, "n m"]) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
+    """Finds the object of highest IoU for each box; IoU 0 when there are no objects."""
+    if iou.shape[1] == 0:
+        return jnp.zeros(iou.shape[0]), jnp.zeros(iou.shape[0], jnp.int32)
+    return iou.max(axis=1), iou.argmax(axis=1)
+
+
+def _set_first(labels, indices, count, value):
+    """Writes value at the first `count` indices."""
+    drawn = jnp.arange(indices.shape[0]) < count
+    return labels.at[jnp.where(drawn, indices, labels.shape[0])].set(value, mode="drop")
+
+
+def _take_slot(indices: Int[Array, " s"], slot: Int[Array, " k"]) -> Int[Array, " k"]:
+    return indices.at[slot].get(mode="fill", fill_value=0)
+
+
+def _take_box(boxes: Float[Array, "m 4"], indices: Int[Array, " n"]):
+    """Gathers boxes; an index beyond the end (no objects at all) gives an empty box."""
+    return boxes.at[indices].get(mode="fill", fill_value=0.0)
