@@ -41,29 +41,29 @@ def pixel_box(box: np.ndarray, picture: Image.Image) -> Box:
     return left, top, right, bottom
 
 
-def draw_outline(picture: Image.Image, box: Box, color: Color, *, width: int) -> None:
+def draw_outline(picture: Image.Image, box: Box, color: Color) -> None:
     """Draws the edges of a box, between two thin black lines that set them off."""
-    draw = ImageDraw.Draw(picture)
+    draw, width = ImageDraw.Draw(picture), _line_width(picture)
     left, top, right, bottom = box
     around = (left - 1, top - 1, right + 1, bottom + 1)
     draw.rectangle(around, outline="black", width=width + 2)
     draw.rectangle(box, outline=color, width=width)
 
 
-def draw_dashes(picture: Image.Image, box: Box, color: Color, *, width: int) -> None:
-    """Draws the edges of a box in dashes of a color and black, `width` pixels thick."""
-    draw = ImageDraw.Draw(picture)
+def draw_dashes(picture: Image.Image, box: Box, color: Color) -> None:
+    """Draws the edges of a box in dashes of a color and black."""
+    draw, width = ImageDraw.Draw(picture), _line_width(picture)
     draw.rectangle(box, outline=color, width=width)
     left, top, right, bottom = box
     dash, across = 4 * width, width - 1
     for x in range(left + dash, right, 2 * dash):
+        end = min(x + dash - 1, right)
         for y in (top, max(top, bottom - across)):
-            end = (min(x + dash - 1, right), y + across)
-            draw.rectangle((x, y, *end), fill="black")
+            draw.rectangle((x, y, end, y + across), fill="black")
     for y in range(top + dash, bottom, 2 * dash):
+        end = min(y + dash - 1, bottom)
         for x in (left, max(left, right - across)):
-            end = (x + across, min(y + dash - 1, bottom))
-            draw.rectangle((x, y, *end), fill="black")
+            draw.rectangle((x, y, x + across, end), fill="black")
 
 
 def draw_texts(
@@ -107,8 +107,12 @@ def side_by_side(
     return joined
 
 
+def _line_width(picture: Image.Image) -> int:
+    return max(2, max(picture.size) // 220)
+
+
 def _font(picture: Image.Image) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(max(12, max(picture.size) // 45))
+    return ImageFont.load_default(max(12, max(picture.size) // 48))
 
 
 def _width(text: str, font: ImageFont.FreeTypeFont) -> int:

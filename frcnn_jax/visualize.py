@@ -4,18 +4,18 @@ Boxes are `(y_min, x_min, y_max, x_max)` in pixels of the image with an exclusiv
 edge; labels are 0..L-1. A class has the same color in every picture.
 """
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from frcnn_jax import drawing
-from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation.matching import ImageDetections, ImageGroundTruth
+from frcnn_jax.plotting import plot_metrics
 
-_MIN_LONG_SIDE = 480  # pixels, so that texts fit on a small image too
+__all__ = ["draw_detections", "plot_metrics"]
+
+_MIN_LONG_SIDE = 640  # pixels, so that texts fit on a small image too
 
 
 def draw_detections(
@@ -28,8 +28,8 @@ def draw_detections(
     """Draws what was found in an image, beside what there is to find.
 
     Detections have their class and score. Objects have their class in a panel of their
-    own on the left, difficult ones dashed and with a question mark, and are thin white
-    dashes under the detections. A small image is enlarged to a longer side of 480.
+    own on the left, difficult ones dashed and with a question mark, and are white
+    dashes under the detections. A small image is enlarged to a longer side of 640.
 
     Args:
       image: [H, W, 3] uint8, RGB.
@@ -42,6 +42,11 @@ def draw_detections(
 
     Raises:
       ValueError: the image has another type or shape.
+
+    Example:
+      >>> small = np.zeros((96, 128, 3), np.uint8)
+      >>> draw_detections(small, class_names=["cat"]).size
+      (640, 480)
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
@@ -59,11 +64,11 @@ def draw_detections(
     if ground_truth is not None:
         for box in ground_truth.boxes:
             outline = drawing.pixel_box(scale * box, found)
-            drawing.draw_dashes(found, outline, drawing.WHITE, width=_line(found) // 2)
+            drawing.draw_dashes(found, outline, drawing.WHITE)
     _draw_found(found, scale, detections, class_names)
     if ground_truth is None:
         return found
-    captions = ("ground truth (?: difficult)", "detections (white: ground truth)")
+    captions = ("ground truth (?: difficult)", "detections (dashed: ground truth)")
     return drawing.side_by_side((picture, found), captions)
 
 
@@ -80,7 +85,7 @@ def _draw_objects(
         boxes, colors, ground_truth.labels, ground_truth.difficult, strict=True
     ):
         draw = drawing.draw_dashes if difficult else drawing.draw_outline
-        draw(picture, box, color, width=_line(picture))
+        draw(picture, box, color)
         texts.append(class_names[label] + ("?" if difficult else ""))
     drawing.draw_texts(picture, boxes, texts, colors)
 
@@ -97,14 +102,9 @@ def _draw_found(
     outlines = [drawing.pixel_box(scale * box, picture) for box in boxes]
     colors = [drawing.class_color(int(label)) for label in labels]
     for outline, color in zip(reversed(outlines), reversed(colors), strict=True):
-        drawing.draw_outline(picture, outline, color, width=_line(picture))
+        drawing.draw_outline(picture, outline, color)
     texts = [
         f"{class_names[label]} {score:.2f}"
         for label, score in zip(labels, scores, strict=True)
     ]
     drawing.draw_texts(picture, outlines, texts, colors)
-
-
-def _line(picture: Image.Image) -> int:
-    """Returns how thick a line is to be, in pixels."""
-    return max(2, max(picture.size) // 220)

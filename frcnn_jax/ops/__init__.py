@@ -12,6 +12,7 @@ from frcnn_jax.ops.boxes import (
     decode_boxes,
     encode_boxes,
 )
+from frcnn_jax.ops.detections import Detections, select_detections
 from frcnn_jax.ops.losses import roi_loss, rpn_loss, smooth_l1
 from frcnn_jax.ops.nms import batched_nms, nms
 from frcnn_jax.ops.proposals import Proposals, propose
@@ -26,6 +27,7 @@ from frcnn_jax.ops.targets import (
 
 __all__ = [
     "AnchorTargets",
+    "Detections",
     "ProposalTargets",
     "Proposals",
     "anchor_targets",
@@ -45,5 +47,6 @@ __all__ = [
     "roi_pool",
     "rpn_loss",
     "sample_indices",
+    "select_detections",
     "smooth_l1",
 ]

@@ -1,0 +1,1 @@
+"""Reads, checks and batches object detection data on the host (NumPy, never JAX)."""

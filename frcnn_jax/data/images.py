@@ -1,0 +1,59 @@
+"""Reading of image files, with errors that name the file.
+
+An EXIF orientation is ignored: the boxes of detection data sets are given in the pixels
+as they are stored.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from frcnn_jax.errors import UserError
+
+
+def read_size(file: Path | io.BytesIO, name: str) -> tuple[int, int]:
+    """Reads (height, width) from the header of an image; the pixels stay unread.
+
+    Args:
+      file: A path, or the encoded image itself.
+      name: What to call the image in an error.
+
+    Returns:
+      (height, width), in pixels.
+
+    Raises:
+      UserError: The file is missing or not an image.
+    """
+    with _open(file, name) as image:
+        return image.height, image.width
+
+
+def read_rgb(file: Path | io.BytesIO, name: str) -> np.ndarray:
+    """Reads an image of any colour mode (grey, palette, CMYK, ..) as RGB.
+
+    Args:
+      file: A path, or the encoded image itself.
+      name: What to call the image in an error.
+
+    Returns:
+      [H, W, 3] uint8.
+
+    Raises:
+      UserError: The file is missing, not an image or truncated.
+    """
+    with _open(file, name) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _open(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(file) as image:
+            yield image
+    # For a broken file PIL raises OSError, SyntaxError, ValueError, struct.error, ..
+    except Exception as error:
+        raise UserError(f"cannot read image {name}: {error}") from error

@@ -1,0 +1,148 @@
+"""What a data set is made of, and the checks that every data set passes through.
+
+Boxes are float32 `(y_min, x_min, y_max, x_max)` with the max edge exclusive: in pixels
+of the original image in an `Annotation`, of the resized image in a `Batch`. Labels are
+0..L-1; there is no background class here.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from frcnn_jax.errors import UserError
+
+_MAX_NAMES = 10  # In a warning; a data set may have thousands of bad files.
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Annotation:
+    """The ground truth of one image."""
+
+    image_id: str
+    image_size: tuple[int, int]  # (height, width), pixels.
+    boxes: np.ndarray  # [N, 4] float32, pixels of the original image.
+    labels: np.ndarray  # [N] int32, 0..L-1.
+    difficult: np.ndarray  # [N] bool. Not trained on, ignored in evaluation.
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set with random access. Must be picklable, for worker processes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each label."""
+
+    @property
+    def annotations(self) -> Sequence[Annotation]:
+        """The ground truth of every image, available without reading the images."""
+
+    def read_image(self, index: int) -> np.ndarray:
+        """Returns image `index` as [H, W, 3] uint8 RGB.
+
+        Raises:
+          UserError: The image cannot be read. The message names its path.
+        """
+
+
+class Batch(NamedTuple):
+    """Images of one canvas size with their padded ground truth, as NumPy arrays."""
+
+    images: np.ndarray  # [B, H, W, 3] uint8 RGB, zero outside the true image.
+    image_sizes: np.ndarray  # [B, 2] float32, true (height, width) after resizing.
+    scales: np.ndarray  # [B, 2] float32, resized / original, (y, x).
+    boxes: np.ndarray  # [B, M, 4] float32, pixels of the resized image.
+    labels: np.ndarray  # [B, M] int32.
+    box_mask: np.ndarray  # [B, M] bool. False where the box is padding.
+    indices: np.ndarray  # [B] int32, the image's index in its source.
+    image_mask: np.ndarray  # [B] bool. False for the filler of a last batch.
+
+
+def drop_bad_boxes(
+    annotations: Sequence[Annotation], *, empty_side: float = 0.0
+) -> list[Annotation]:
+    """Drops boxes that have no area or lie outside their image, and says so once.
+
+    A box may reach outside by one pixel, as those of 0-based writers do; it is
+    clipped to the image. The images themselves stay, even without any box left.
+
+    Args:
+      annotations: The ground truth of each image.
+      empty_side: A box has an area if both sides are longer than this, in pixels.
+
+    Returns:
+      The same images in the same order, with good boxes only.
+    """
+    kept, bad_ids = [], []
+    for annotation in annotations:
+        good, clipped = _check_boxes(annotation, empty_side)
+        bad_ids += [annotation.image_id] * int((~good).sum())
+        kept.append(
+            dataclasses.replace(
+                annotation,
+                boxes=clipped[good],
+                labels=annotation.labels[good],
+                difficult=annotation.difficult[good],
+            )
+        )
+    if bad_ids:
+        _logger.warning(
+            "dropped boxes without area or outside their image: %d, in %s",
+            len(bad_ids),
+            abbreviate(list(dict.fromkeys(bad_ids))),
+        )
+    return kept
+
+
+def _check_boxes(
+    annotation: Annotation, empty_side: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which boxes are good, [N] bool, and all of them clipped, [N, 4]."""
+    boxes = annotation.boxes
+    limit = np.array(annotation.image_size * 2, np.float32)  # (h, w, h, w)
+    clipped = np.clip(boxes, 0.0, limit)
+    # Comparisons with NaN are False, so a NaN box is bad, too. A sliver beyond the
+    # edge has an area before the clipping only.
+    good = (
+        (boxes[:, 2:] - boxes[:, :2] > empty_side).all(axis=1)
+        & (boxes >= -1.0).all(axis=1)
+        & (boxes <= limit + 1.0).all(axis=1)
+        & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    )
+    return good, clipped
+
+
+def abbreviate(names: Sequence[str]) -> str:
+    """Joins names for a message: the first ten, then how many there are more.
+
+    Example:
+      >>> abbreviate([str(n) for n in range(12)])
+      '0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more'
+    """
+    text = ", ".join(names[:_MAX_NAMES])
+    num_more = len(names) - _MAX_NAMES
+    return f"{text} and {num_more} more" if num_more > 0 else text
+
+
+def check_max_objects(annotations: Sequence[Annotation], max_objects: int) -> None:
+    """Checks that the boxes of every image fit into a batch (difficult ones stay out).
+
+    Args:
+      annotations: The ground truth of each image.
+      max_objects: How many boxes a batch has room for per image.
+
+    Raises:
+      UserError: An image has more boxes; names the first such image.
+    """
+    for annotation in annotations:
+        num_objects = int((~annotation.difficult).sum())
+        if num_objects > max_objects:
+            raise UserError(
+                f"image {annotation.image_id} has {num_objects} objects, "
+                f"but max_objects is {max_objects}; raise max_objects"
+            )

@@ -1,0 +1,1 @@
+"""Data sets, each behind the same small interface (`frcnn_jax.data.records.Source`)."""

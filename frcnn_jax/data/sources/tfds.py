@@ -1,0 +1,124 @@
+"""Data sets of TensorFlow Datasets, read without TensorFlow.
+
+Any data set with the features `image` and `objects` (`bbox`, `label` and perhaps
+`is_difficult` or `is_crowd`) will do, VOC, COCO and Open Images among them, once it is
+prepared in a format with random access: `download_and_prepare(file_format=
+"array_record")`. That step, unlike reading, may need TensorFlow.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frcnn_jax.data import images
+from frcnn_jax.data.records import Annotation, drop_bad_boxes
+from frcnn_jax.errors import UserError
+
+# Crowds of COCO are, like difficult objects of VOC, neither trained on nor counted.
+_DIFFICULT_FIELDS = ("is_difficult", "is_crowd")
+
+
+class TFDSSource:
+    """A split of a prepared data set of TensorFlow Datasets."""
+
+    def __init__(self, name: str, split: str, *, data_dir: str | Path | None = None):
+        """Opens a data set and reads the boxes of a split in one pass.
+
+        Boxes are taken as they are, without a shift by a pixel.
+
+        Args:
+          name: As for `tfds.builder`, e.g. `"voc/2007"`.
+          split: As for TFDS, e.g. `"train"` or `"train[:10%]"`.
+          data_dir: Where the prepared data are; by default where TFDS puts them.
+
+        Raises:
+          UserError: Name or split is unknown, the data are not prepared, or they have
+            other features.
+        """
+        self._name = f"{name} ({split})"
+        builder = _open_builder(name, data_dir)
+        self.class_names = _find_classes(builder.info.features, name)
+        self._records = _open_split(builder, name, split)
+        self.annotations = drop_bad_boxes(
+            [self._annotate(index) for index in range(len(self._records))]
+        )
+
+    def read_image(self, index: int) -> np.ndarray:
+        """Returns image `index` as [H, W, 3] uint8 RGB.
+
+        Raises:
+          UserError: The image is broken; names the data set and the image.
+        """
+        record = self._records[index]
+        return images.read_rgb(io.BytesIO(record["image"]), self._describe(index))
+
+    def _describe(self, index: int) -> str:
+        return f"{index} of TFDS data set {self._name}"
+
+    def _annotate(self, index: int) -> Annotation:
+        record = self._records[index]
+        size = images.read_size(io.BytesIO(record["image"]), self._describe(index))
+        objects = record["objects"]
+        boxes = np.array(objects["bbox"], np.float32).reshape(-1, 4)
+        difficult = np.zeros(len(boxes), bool)
+        for field in _DIFFICULT_FIELDS:
+            difficult |= np.array(objects.get(field, difficult), bool)
+        return Annotation(
+            image_id=record.get("image/filename", b"").decode() or str(index),
+            image_size=size,
+            boxes=boxes * np.array(size * 2, np.float32),
+            labels=np.array(objects["label"], np.int32),
+            difficult=difficult,
+        )
+
+
+def _open_builder(name: str, data_dir: str | Path | None) -> Any:
+    import tensorflow_datasets as tfds  # Slow to import.
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # TFDS raises many types, with pages of text.
+        raise UserError(f"no TFDS data set {name!r}: {_first_line(error)}") from error
+
+
+def _open_split(builder: Any, name: str, split: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    if not builder.is_prepared():
+        raise UserError(
+            f"TFDS data set {name!r} is not prepared in {builder.data_dir}; "
+            "prepare it with file_format='array_record'"
+        )
+    try:
+        # The boxes come without decoding the images, and errors can name the image.
+        undecoded = {"image": tfds.decode.SkipDecoding()}
+        return builder.as_data_source(split=split, decoders=undecoded)
+    except Exception as error:
+        raise UserError(
+            f"cannot read split {split!r} of TFDS data set {name!r} in "
+            f"{builder.data_dir}: {_first_line(error)}"
+        ) from error
+
+
+def _find_classes(features: Any, name: str) -> tuple[str, ...]:
+    try:
+        features["image"]
+        box_format = features["objects"]["bbox"].bbox_format
+        class_names = tuple(features["objects"]["label"].names)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"TFDS data set {name!r} has the features {', '.join(sorted(features))}; "
+            "expected 'image' and 'objects' with 'bbox' and a class 'label'"
+        ) from error
+    if getattr(box_format, "name", None) != "REL_YXYX":
+        raise UserError(
+            f"TFDS data set {name!r} has boxes of the format {box_format}; "
+            "expected REL_YXYX"
+        )
+    return class_names
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

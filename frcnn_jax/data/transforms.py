@@ -1,0 +1,113 @@
+"""Geometry of one image and its boxes, on the host.
+
+Images are [H, W, 3] uint8. Boxes are [N, 4] float32 `(y_min, x_min, y_max, x_max)` in
+pixels, max edge exclusive. Sizes are (height, width).
+"""
+
+import numpy as np
+from PIL import Image
+
+from frcnn_jax.errors import UserError
+
+
+def fit(
+    image_size: tuple[int, int], *, shorter_side: int, longer_side: int
+) -> tuple[int, int]:
+    """Computes the size of an image after `resize`.
+
+    Args:
+      image_size: (height, width) of the original image.
+      shorter_side: The wanted length of the shorter side, in pixels.
+      longer_side: The greatest length of the longer side; an image that would exceed
+        it becomes smaller than `shorter_side` asks for.
+
+    Returns:
+      (height, width), whole pixels.
+
+    Example:
+      >>> fit((375, 500), shorter_side=600, longer_side=1000)
+      (600, 800)
+      >>> fit((200, 500), shorter_side=600, longer_side=1000)
+      (400, 1000)
+
+    References:
+      rbgirshick/py-faster-rcnn: lib/utils/blob.py, `prep_im_for_blob`.
+    """
+    scale = min(shorter_side / min(image_size), longer_side / max(image_size))
+    height, width = (max(round(side * scale), 1) for side in image_size)
+    return height, width
+
+
+def resize(
+    image: np.ndarray, boxes: np.ndarray, *, shorter_side: int, longer_side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Resizes an image and its boxes (bilinear, antialiased when it shrinks).
+
+    Args:
+      image: [H, W, 3] uint8.
+      boxes: [N, 4] boxes, pixels of `image`.
+      shorter_side: The wanted length of the shorter side, in pixels.
+      longer_side: The greatest length of the longer side, in pixels.
+
+    Returns:
+      The image [H', W', 3] of size `fit(..)`, the boxes [N, 4] in its pixels, and the
+      scale [2] float32 in (y, x): the real ratios H'/H and W'/W, which differ by the
+      rounding to whole pixels.
+    """
+    image_size = image.shape[:2]
+    new_size = fit(image_size, shorter_side=shorter_side, longer_side=longer_side)
+    resized = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BILINEAR)
+    scale = (np.array(new_size) / np.array(image_size)).astype(np.float32)
+    return np.asarray(resized), boxes * np.tile(scale, 2), scale
+
+
+def flip_horizontally(
+    image: np.ndarray, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mirrors an image [H, W, 3] and its boxes [N, 4], left to right."""
+    y_min, x_min, y_max, x_max = boxes.T
+    width = np.float32(image.shape[1])
+    return image[:, ::-1], np.stack([y_min, width - x_max, y_max, width - x_min], 1)
+
+
+def pad_to(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+    """Puts an image [H, W, 3] into the upper left corner of a black canvas.
+
+    Args:
+      image: [H, W, 3] uint8.
+      canvas: (height, width) of the result.
+
+    Returns:
+      [*canvas, 3] uint8, zero outside the image.
+
+    Raises:
+      UserError: The image is larger than the canvas.
+    """
+    height, width = image.shape[:2]
+    if height > canvas[0] or width > canvas[1]:
+        raise UserError(
+            f"an image of {height}x{width} pixels (height x width) does not fit into "
+            f"a canvas of {canvas[0]}x{canvas[1]}"
+        )
+    padded = np.zeros((*canvas, 3), np.uint8)
+    padded[:height, :width] = image
+    return padded
+
+
+def pad_boxes(
+    boxes: np.ndarray, labels: np.ndarray, max_objects: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pads the N boxes of an image to a fixed number M.
+
+    Args:
+      boxes: [N, 4] float32.
+      labels: [N] int32.
+      max_objects: M, at least N.
+
+    Returns:
+      Boxes [M, 4] float32 and labels [M] int32, zero where padded, and their mask
+      [M] bool.
+    """
+    padding = (0, max_objects - len(boxes))
+    mask = np.arange(max_objects) < len(boxes)
+    return np.pad(boxes, (padding, (0, 0))), np.pad(labels, padding), mask

@@ -1,0 +1,157 @@
+"""Average precision as PASCAL VOC defines it.
+
+Boxes have an exclusive max edge, so a width is `x_max - x_min`. The VOC development kit
+and chainercv name the last pixel inside as the max edge, and so add 1; add it to the
+max edges of their boxes and the figures agree.
+
+References:
+  chainer/chainercv:chainercv/evaluations/eval_detection_voc.py, the same figures.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from frcnn_jax.evaluation.matching import (
+    ImageDetections,
+    ImageGroundTruth,
+    check_images,
+    matching_objects,
+)
+
+
+class PrecisionRecall(NamedTuple):
+    """One class's curve: after each of its D detections, the surest first."""
+
+    precision: np.ndarray  # [D] in [0, 1]; NaN until a detection counts
+    recall: np.ndarray  # [D] in [0, 1]; NaN without objects to find
+    num_objects: int  # to find: the difficult ones are not among them
+
+
+class VOCResult(NamedTuple):
+    """The figures of L classes; one without objects has NaN and is in no mean."""
+
+    curves: list[PrecisionRecall]  # L of them
+    voc07_ap: np.ndarray  # [L] in [0, 1], 11-point
+    area_ap: np.ndarray  # [L] in [0, 1], every-point
+    voc07_map: float  # the mean of voc07_ap; NaN if no class has objects
+    area_map: float
+
+
+def average_precisions(
+    detections: Sequence[ImageDetections],
+    ground_truths: Sequence[ImageGroundTruth],
+    num_classes: int,
+    *,
+    iou_threshold: float = 0.5,
+) -> VOCResult:
+    """Computes the average precision of every class.
+
+    Args:
+      detections: one for each image.
+      ground_truths: one for each image, in the same order.
+      num_classes: L.
+      iou_threshold: the overlap with an object, in [0, 1], from which it is found.
+
+    Returns:
+      The curve and both average precisions of every class, and their means.
+
+    Raises:
+      ValueError: the images cannot be paired, or a label is not in 0..L-1.
+    """
+    curves = precision_recall(
+        detections, ground_truths, num_classes, iou_threshold=iou_threshold
+    )
+    has_objects = np.array([curve.num_objects > 0 for curve in curves])
+    precisions, means = [], []
+    for metric in ("voc07", "area"):
+        each = [average_precision(c.precision, c.recall, metric=metric) for c in curves]
+        precisions.append(np.where(has_objects, each, np.nan))
+        means.append(np.mean(each, where=has_objects) if has_objects.any() else np.nan)
+    return VOCResult(curves, *precisions, *map(float, means))
+
+
+def precision_recall(
+    detections: Sequence[ImageDetections],
+    ground_truths: Sequence[ImageGroundTruth],
+    num_classes: int,
+    *,
+    iou_threshold: float = 0.5,
+) -> list[PrecisionRecall]:
+    """Computes the precision-recall curve of every class.
+
+    The detections of a class are taken by falling score over all images, the earlier
+    image first where scores are equal. Each goes to the object of its class and image
+    that it overlaps most. It is wrong if that overlap is below the threshold, ignored
+    if the object is difficult, and right if it is the first to go to that object.
+
+    Takes and raises what `average_precisions` does.
+
+    Returns:
+      L curves, with one point for each detection of the class.
+    """
+    check_images(detections, ground_truths, num_classes)
+    scores = np.concatenate([image.scores for image in detections])
+    labels = np.concatenate([image.labels for image in detections])
+    object_labels = np.concatenate([image.labels for image in ground_truths])
+    difficult = np.concatenate([image.difficult for image in ground_truths])
+
+    order = np.argsort(-scores, kind="stable")
+    objects = matching_objects(detections, ground_truths, iou_threshold)[order]
+    # The False is what index -1, no object, finds: that detection is not ignored.
+    counts = ~np.append(difficult, False)[objects]
+    is_first = np.zeros(len(objects), bool)
+    is_first[np.unique(objects, return_index=True)[1]] = True
+    correct = is_first & counts & (objects >= 0)
+
+    curves = []
+    for label in range(num_classes):
+        selected = labels[order] == label
+        num_objects = int(np.sum(~difficult[object_labels == label]))
+        curves.append(_curve(correct[selected], counts[selected], num_objects))
+    return curves
+
+
+def average_precision(
+    precision: np.ndarray, recall: np.ndarray, *, metric: Literal["voc07", "area"]
+) -> float:
+    """Computes the average precision of one class.
+
+    Args:
+      precision: [D] in [0, 1], as `precision_recall` returns it.
+      recall: [D] in [0, 1], never falling.
+      metric: "voc07" is the mean of the best precision from recall 0, 0.1, ... 1 on
+        (VOC 2007); "area" the area below that best precision (VOC 2010 and later).
+
+    Returns:
+      The average precision in [0, 1]; 0 without detections.
+
+    Raises:
+      ValueError: an unknown metric.
+
+    Example:
+      >>> average_precision(np.array([1.0, 0.5]), np.array([0.5, 0.5]), metric="area")
+      0.5
+    """
+    precision = np.nan_to_num(precision)
+    if metric == "voc07":
+        # The peers' rounding (the fourth is 0.30000000000000004), so their figures.
+        starts = np.arange(0.0, 1.1, 0.1)
+        best = [precision[recall >= start].max(initial=0.0) for start in starts]
+        return float(np.mean(best))
+    if metric == "area":
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        return float(np.sum(np.diff(recall, prepend=0.0) * best))
+    raise ValueError(f"metric is {metric!r}, expected 'voc07' or 'area'")
+
+
+def _curve(
+    correct: np.ndarray, counts: np.ndarray, num_objects: int
+) -> PrecisionRecall:
+    num_correct, num_counted = np.cumsum(correct), np.cumsum(counts)
+    return PrecisionRecall(
+        precision=num_correct / np.where(num_counted, num_counted, np.nan),
+        recall=num_correct / (num_objects or np.nan),
+        num_objects=num_objects,
+    )

@@ -1,0 +1,77 @@
+"""The RoI head: fc6 and fc7 of VGG16, class scores and deltas per class."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Key
+
+
+class RoIHead(nnx.Module):
+    """Two fully connected layers and two output layers beside one another."""
+
+    def __init__(
+        self,
+        in_features: int,
+        channels: int,
+        num_classes: int,
+        *,
+        activation: Callable[[Array], Array] = nnx.relu,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Makes the layers; kernels normal, of deviation 0.01 and 0.001 for the deltas.
+
+        fc6 and fc7 start from He initialisation, which keeps the scale of features.
+
+        Args:
+          in_features: pooled height * width * channels.
+          channels: of fc6 and fc7.
+          num_classes: L, classes of the data set, without the background.
+          activation: after fc6 and fc7.
+          dropout: rate after fc6 and fc7 in training.
+          rngs: source of the initial values.
+        """
+        self.activation = activation
+        self.dropout = dropout
+        he = nnx.initializers.he_normal()
+        self.fc6 = nnx.Linear(in_features, channels, kernel_init=he, rngs=rngs)
+        self.fc7 = nnx.Linear(channels, channels, kernel_init=he, rngs=rngs)
+        self.score = nnx.Linear(
+            channels,
+            num_classes + 1,
+            kernel_init=nnx.initializers.normal(0.01),
+            rngs=rngs,
+        )
+        self.delta = nnx.Linear(
+            channels,
+            (num_classes + 1) * 4,
+            kernel_init=nnx.initializers.normal(0.001),
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, pooled: Float[Array, "r p q c"], key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, "r l"], Float[Array, "r l 4"]]:
+        """Computes scores and deltas of every class for every RoI.
+
+        Args:
+          pooled: [R, P, Q, C] features of the RoIs.
+          key: PRNG key of the dropout; without one there is no dropout.
+
+        Returns:
+          logits [R, L + 1], column 0 the background, and deltas [R, L + 1, 4].
+        """
+        keys = (None, None) if key is None else jax.random.split(key)
+        x = pooled.reshape(pooled.shape[0], -1)
+        x = self._drop(self.activation(self.fc6(x)), keys[0])
+        x = self._drop(self.activation(self.fc7(x)), keys[1])
+        return self.score(x), self.delta(x).reshape(x.shape[0], -1, 4)
+
+    def _drop(self, x: Float[Array, "r c"], key: Key[Array, ""] | None):
+        if key is None or self.dropout == 0.0:
+            return x
+        keep = jax.random.bernoulli(key, 1.0 - self.dropout, x.shape)
+        return jnp.where(keep, x / (1.0 - self.dropout), 0.0)

@@ -1,0 +1,93 @@
+"""VGG16 up to conv5_3, on padded batches: NHWC, one cell for 16 pixels.
+
+What lies outside the true image is zero after every convolution, so that an image's
+features depend neither on the canvas it is padded to nor on its neighbours.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+STRIDE = 16
+
+# Names and output channels of the convolutions, block by block (Simonyan and Zisserman,
+# table 1, column D). A 2 x 2 max pool follows each block but the last.
+BLOCKS = (
+    (("conv1_1", 64), ("conv1_2", 64)),
+    (("conv2_1", 128), ("conv2_2", 128)),
+    (("conv3_1", 256), ("conv3_2", 256), ("conv3_3", 256)),
+    (("conv4_1", 512), ("conv4_2", 512), ("conv4_3", 512)),
+    (("conv5_1", 512), ("conv5_2", 512), ("conv5_3", 512)),
+)
+
+
+class VGG16(nnx.Module):
+    """The 13 convolutions of VGG16, each with ReLU, and 4 of its max pools."""
+
+    def __init__(
+        self, *, width: float = 1.0, frozen_blocks: int = 0, rngs: nnx.Rngs
+    ) -> None:
+        """Makes the layers, with He initialisation.
+
+        Args:
+          width: multiplies the channels.
+          frozen_blocks: no gradient reaches this many blocks, from the first.
+          rngs: source of the initial values.
+        """
+        self.frozen_blocks = frozen_blocks
+        channels = 3
+        for block in BLOCKS:
+            for name, full_channels in block:
+                out_channels = max(1, round(full_channels * width))
+                convolution = nnx.Conv(
+                    channels,
+                    out_channels,
+                    (3, 3),
+                    kernel_init=nnx.initializers.he_normal(),
+                    rngs=rngs,
+                )
+                setattr(self, name, convolution)
+                channels = out_channels
+        self.out_channels = channels
+
+    def __call__(
+        self, images: Float[Array, "b height width 3"], image_sizes: Int[Array, "b 2"]
+    ) -> tuple[Float[Array, "b h w c"], Int[Array, "b 2"]]:
+        """Computes the features.
+
+        Args:
+          images: [B, height, width, 3] normalised images, zero outside the true image.
+          image_sizes: [B, 2] (height, width) of the true images, in pixels.
+
+        Returns:
+          features [B, height // 16, width // 16, C] after the ReLU of conv5_3, and
+          [B, 2] the (height, width) of the real part of each map, in cells.
+        """
+        x, sizes = images, image_sizes
+        for index, block in enumerate(BLOCKS):
+            if index > 0:
+                x, sizes = nnx.max_pool(x, (2, 2), strides=(2, 2)), sizes // 2
+            for name, _ in block:
+                x = zero_outside(nnx.relu(getattr(self, name)(x)), sizes)
+            if index + 1 == self.frozen_blocks:
+                x = jax.lax.stop_gradient(x)  # also spares the backward pass
+        return x, sizes
+
+
+def zero_outside(
+    x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"]
+) -> Float[Array, "b h w c"]:
+    """Zeroes what lies beyond each image's (height, width)."""
+    inside = inside_mask(x.shape[1:3], sizes)
+    return jnp.where(inside[..., None], x, jnp.zeros((), x.dtype))
+
+
+def inside_mask(
+    canvas: tuple[int, int], sizes: Int[Array, "b 2"]
+) -> Bool[Array, "b h w"]:
+    """Marks the part of the canvas within each image's (height, width)."""
+    inside_y = jnp.arange(canvas[0])[None] < sizes[:, :1]
+    inside_x = jnp.arange(canvas[1])[None] < sizes[:, 1:]
+    return inside_y[:, :, None] & inside_x[:, None, :]

@@ -1,0 +1,83 @@
+"""From the RoI head's output to the detections that are reported.
+
+Boxes are `(y_min, x_min, y_max, x_max)` in pixels of the resized image; one image each.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
+from frcnn_jax.ops.nms import batched_nms
+
+
+class Detections(NamedTuple):
+    """Objects found, best first, padded."""
+
+    boxes: Array  # [D, 4] in pixels, inside the image; padding is zero
+    scores: Array  # [D] probabilities; padding is zero
+    labels: Array  # [D] int32 classes, from 0; padding is zero
+    mask: Array  # [D] bool, False for padding
+
+
+def select_detections(
+    probabilities: Float[Array, "r c"],
+    deltas: Float[Array, "r c 4"],
+    rois: Float[Array, "r 4"],
+    roi_mask: Bool[Array, " r"],
+    image_size: ImageSize,
+    *,
+    score_threshold: float = 0.05,
+    iou_threshold: float = 0.3,
+    max_detections: int = 100,
+) -> Detections:
+    """Decodes every class's box of every RoI and thins them out class by class.
+
+    Args:
+      probabilities: [R, C] class probabilities, column 0 the background.
+      deltas: [R, C, 4] deltas of the classes, un-normalised.
+      rois: [R, 4] boxes that the head looked at, in pixels.
+      roi_mask: [R] which of them are real.
+      image_size: (height, width) of the true image, in pixels; may be traced.
+      score_threshold: detections score more than this.
+      iou_threshold: of NMS within a class.
+      max_detections: D, detections at most, over all classes.
+
+    Returns:
+      `Detections` of D slots; labels count from 0, the background has none.
+
+    Example:
+      >>> detections = select_detections(
+      ...     jnp.array([[0.1, 0.2, 0.7]]), jnp.zeros((1, 3, 4)),
+      ...     jnp.array([[0.0, 0, 8, 8]]), jnp.array([True]), (16.0, 16.0),
+      ...     max_detections=3)
+      >>> print(detections.labels, detections.scores, detections.mask)
+      [1 0 0] [0.7 0.2 0. ] [ True  True False]
+
+    References:
+      Girshick, Fast R-CNN, section 3.1.
+    """
+    num_rois, num_classes = probabilities.shape[0], probabilities.shape[1] - 1
+    scores = probabilities[:, 1:].reshape(-1)
+    boxes = decode_boxes(
+        jnp.repeat(rois, num_classes, axis=0), deltas[:, 1:].reshape(-1, 4)
+    )
+    boxes = clip_boxes(boxes, image_size)
+    labels = jnp.tile(jnp.arange(num_classes, dtype=jnp.int32), num_rois)
+    candidate = jnp.repeat(roi_mask, num_classes) & (scores > score_threshold)
+    indices, mask = batched_nms(
+        boxes,
+        scores,
+        labels,
+        candidate,
+        iou_threshold=iou_threshold,
+        max_outputs=max_detections,
+    )
+    return Detections(
+        jnp.where(mask[:, None], boxes[indices], 0.0),
+        jnp.where(mask, scores[indices], 0.0),
+        jnp.where(mask, labels[indices], 0),
+        mask,
+    )

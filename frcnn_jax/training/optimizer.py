@@ -1,0 +1,67 @@
+"""The optimiser: optax's SGD or Adam, with one group of parameters for each rule."""
+
+from typing import Any
+
+import jax
+import optax
+
+from frcnn_jax.config import OptimizerConfig
+from frcnn_jax.models.vgg16 import BLOCKS
+
+
+def make_schedule(config: OptimizerConfig) -> optax.Schedule:
+    """Makes the learning rate of each step: linear warm-up, then drops."""
+    drops = {step: config.decay_factor for step in config.boundaries}
+    schedule = optax.piecewise_constant_schedule(config.learning_rate, drops)
+    if config.warmup_steps == 0:
+        return schedule
+
+    def warmed_up(step):
+        rise = (step + 1) / config.warmup_steps
+        return schedule(step) * jax.numpy.minimum(rise, 1.0)
+
+    return warmed_up
+
+
+def make_optimizer(
+    config: OptimizerConfig, frozen_blocks: int
+) -> optax.GradientTransformation:
+    """Makes the optimiser of a detector's parameters.
+
+    Kernels decay; biases do not, and learn `bias_rate_factor` times as fast; the first
+    `frozen_blocks` blocks of VGG16 stay as they are.
+    """
+    schedule = make_schedule(config)
+
+    def bias_schedule(step):
+        return config.bias_rate_factor * schedule(step)
+
+    groups = {
+        "kernel": _rule(config, schedule, config.weight_decay),
+        "bias": _rule(config, bias_schedule, 0.0),
+        "frozen": optax.set_to_zero(),
+    }
+
+    def group_of(params: dict[str, Any]) -> dict[str, Any]:
+        return jax.tree.map_with_path(
+            lambda path, _: _group(path, frozen_blocks), params
+        )
+
+    optimizer = optax.partition(groups, group_of)
+    if config.clip_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+
+
+def _rule(config, schedule, weight_decay: float) -> optax.GradientTransformation:
+    if config.name == "adam":
+        return optax.adamw(schedule, weight_decay=weight_decay)
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, config.momentum)
+    )
+
+
+def _group(path: tuple[jax.tree_util.DictKey, ...], frozen_blocks: int) -> str:
+    names = [entry.key for entry in path]
+    frozen = {name for block in BLOCKS[:frozen_blocks] for name, _ in block}
+    return "frozen" if names[-2] in frozen else names[-1]

@@ -1,0 +1,99 @@
+"""The training step and the detection step: pure functions, compiled once a canvas."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+
+from frcnn_jax import ops
+from frcnn_jax.config import ModelConfig
+from frcnn_jax.data.records import Batch
+from frcnn_jax.models import FasterRCNN, Losses
+
+Params = dict[str, Any]  # nested: module, layer, "kernel" or "bias"
+
+
+class TrainState(NamedTuple):
+    """Everything that a training step changes."""
+
+    step: Array  # int32, updates made so far
+    params: Params
+    opt_state: optax.OptState
+
+
+def init_detector(
+    config: ModelConfig, num_classes: int, key: Array
+) -> tuple[nnx.GraphDef, Params]:
+    """Makes a detector's structure and its random parameters."""
+
+    def split(key: Array) -> tuple[nnx.GraphDef, Params]:
+        model = FasterRCNN(config, num_classes, rngs=nnx.Rngs(params=key))
+        graphdef, params = nnx.split(model)
+        return graphdef, nnx.to_pure_dict(params)
+
+    structure = {}
+
+    @jax.jit  # in one go: a compilation for each layer would take far longer
+    def init(key: Array) -> Params:
+        structure["graphdef"], params = split(key)
+        return params
+
+    params = init(key)
+    return structure["graphdef"], params
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Array, Batch], tuple[TrainState, dict[str, Array]]]:
+    """Makes the jitted update; it takes over the memory of the state it is given.
+
+    The randomness of an image comes from the run's key, the step and the image's index,
+    so it does not depend on the batch the image happens to be in.
+    """
+
+    def mean_loss(params: Params, keys: Array, batch: Batch) -> tuple[Array, Losses]:
+        losses = nnx.merge(graphdef, params).losses(
+            keys,
+            batch.images,
+            batch.image_sizes,
+            batch.scales,
+            batch.boxes,
+            batch.labels,
+            batch.box_mask,
+        )
+        return losses.total.mean(), losses
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, key: Array, batch: Batch):
+        step_key = jax.random.fold_in(key, state.step)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, batch.indices)
+        gradient = jax.value_and_grad(mean_loss, has_aux=True)
+        (loss, losses), grads = gradient(state.params, keys, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {name: x.mean() for name, x in losses._asdict().items()}
+        metrics |= {"loss": loss, "gradient_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return train_step
+
+
+def make_detect_step(
+    graphdef: nnx.GraphDef,
+) -> Callable[[Params, Batch], ops.Detections]:
+    """Makes the jitted detection; boxes are in pixels of the original images."""
+
+    @jax.jit
+    def detect_step(params: Params, batch: Batch) -> ops.Detections:
+        detections = nnx.merge(graphdef, params).detect(
+            batch.images, batch.image_sizes, batch.scales
+        )
+        scales = jnp.tile(batch.scales, (1, 2))[:, None]
+        return detections._replace(boxes=detections.boxes / scales)
+
+    return detect_step

@@ -1,0 +1,1 @@
+"""Tests of frcnn_jax.data."""

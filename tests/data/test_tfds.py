@@ -1,0 +1,200 @@
+"""Reading TFDS data sets without TensorFlow."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frcnn_jax.data.records import Source
+from frcnn_jax.data.sources.tfds import TFDSSource
+from frcnn_jax.errors import UserError
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+NUM_IMAGES = 4
+
+
+def prepare(data_dir, data_name, features, example):
+    """Writes a data set of four examples, without TensorFlow."""
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = data_name
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features_dict = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features_dict)
+
+        def _split_generators(self, dl_manager):
+            del dl_manager
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for number in range(NUM_IMAGES):
+                yield number, example(number)
+
+    Builder(data_dir=data_dir, file_format="array_record").download_and_prepare()
+
+
+def encode(number):
+    stream = io.BytesIO()
+    Image.new("RGB", (50, 40 + number), (255, 0, 0)).save(stream, "PNG")
+    stream.seek(0)
+    return stream
+
+
+def voc_features():
+    return {
+        "image": tfds.features.Image(),
+        "image/filename": tfds.features.Text(),
+        "objects": tfds.features.Sequence(
+            {
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+                "bbox": tfds.features.BBoxFeature(),
+                "pose": tfds.features.ClassLabel(names=["left", "right"]),
+                "is_truncated": np.bool_,
+                "is_difficult": np.bool_,
+            }
+        ),
+        "labels": tfds.features.Sequence(
+            tfds.features.ClassLabel(names=["cat", "dog"])
+        ),
+    }
+
+
+def voc_example(number):
+    """Image `number` is 40 + number pixels high and has that many objects."""
+    objects = [
+        {
+            "label": "dog" if which else "cat",
+            "bbox": tfds.features.BBox(0.25, 0.1 * which, 0.5, 1.0),
+            "pose": "left",
+            "is_truncated": False,
+            "is_difficult": which == 1,
+        }
+        for which in range(number)
+    ]
+    image = encode(number)
+    return {
+        "image": image,
+        "image/filename": f"{number}.png",
+        "objects": objects,
+        "labels": [],
+    }
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tfds")
+    prepare(root, "pets", voc_features(), voc_example)
+    features = {
+        "image": tfds.features.Image(),
+        "objects": tfds.features.Sequence(
+            {
+                "label": tfds.features.ClassLabel(names=["a"]),
+                "bbox": tfds.features.BBoxFeature(),
+                "is_crowd": np.bool_,
+            }
+        ),
+    }
+    prepare(
+        root,
+        "crowds",
+        features,
+        lambda number: {
+            "image": encode(number),
+            "objects": [
+                {
+                    "label": "a",
+                    "bbox": tfds.features.BBox(0.0, 0.0, 1.0, 1.0),
+                    "is_crowd": True,
+                }
+            ],
+        },
+    )
+    prepare(
+        root,
+        "plain",
+        {
+            "image": tfds.features.Image(),
+            "label": tfds.features.ClassLabel(names=["a"]),
+        },
+        lambda number: {"image": encode(number), "label": "a"},
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def pets(data_dir):
+    return TFDSSource("pets", "train", data_dir=data_dir)
+
+
+def find(source, image_id):
+    (index,) = (
+        index
+        for index, annotation in enumerate(source.annotations)
+        if annotation.image_id == image_id
+    )
+    return index
+
+
+def test_it_is_a_source_with_the_classes_of_the_label(pets):
+    assert isinstance(pets, Source)
+    assert pets.class_names == ("cat", "dog")
+    assert len(pets.annotations) == NUM_IMAGES
+
+
+def test_boxes_become_pixels_without_a_shift(pets):
+    annotation = pets.annotations[find(pets, "3.png")]
+    assert annotation.image_size == (43, 50)
+    expected = [[10.75, 0, 21.5, 50], [10.75, 5, 21.5, 50], [10.75, 10, 21.5, 50]]
+    np.testing.assert_allclose(annotation.boxes, expected, rtol=1e-6)
+    np.testing.assert_array_equal(annotation.labels, [0, 1, 1])
+    np.testing.assert_array_equal(annotation.difficult, [False, True, False])
+    assert (annotation.boxes.dtype, annotation.labels.dtype) == (np.float32, np.int32)
+
+
+def test_an_image_without_objects_is_valid(pets):
+    annotation = pets.annotations[find(pets, "0.png")]
+    assert annotation.boxes.shape == (0, 4)
+    assert annotation.labels.shape == annotation.difficult.shape == (0,)
+
+
+def test_images_are_read_as_rgb(pets):
+    for index, annotation in enumerate(pets.annotations):
+        image = pets.read_image(index)
+        assert (image.shape, image.dtype) == ((*annotation.image_size, 3), np.uint8)
+        assert (image == [255, 0, 0]).all()
+
+
+def test_a_source_can_be_pickled_for_workers(pets):
+    copy = pickle.loads(pickle.dumps(pets))
+    np.testing.assert_array_equal(copy.read_image(2), pets.read_image(2))
+
+
+def test_a_slice_of_a_split_is_a_split(data_dir):
+    source = TFDSSource("pets", "train[:3]", data_dir=data_dir)
+    assert len(source.annotations) == 3
+
+
+def test_crowds_count_as_difficult_and_file_names_are_optional(data_dir):
+    source = TFDSSource("crowds", "train", data_dir=data_dir)
+    assert all(item.difficult.tolist() == [True] for item in source.annotations)
+    assert [item.image_id for item in source.annotations] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("no_such_data", "train", "no TFDS data set 'no_such_data': .*not found"),
+        ("pets", "valid", "cannot read split 'valid' of .*'pets'.*'train'"),
+        ("voc/2007", "train", "'voc/2007' is not prepared in .*array_record"),
+        ("plain", "train", "'plain' has the features image, label; expected 'image'"),
+    ],
+)
+def test_a_mistake_is_explained_in_one_line(data_dir, name, split, message):
+    with pytest.raises(UserError, match=message) as error:
+        TFDSSource(name, split, data_dir=data_dir)
+    assert "\n" not in str(error.value)

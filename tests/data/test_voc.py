@@ -1,0 +1,243 @@
+"""Reading folders in VOC format, and refusing broken ones."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frcnn_jax.data.records import Source
+from frcnn_jax.data.sources.voc import VOCSource
+from frcnn_jax.errors import UserError
+
+
+@pytest.fixture
+def pets(voc_folder, voc_object):
+    """Three images: a dog and a difficult cat, no object, a cow in another split."""
+    difficult = "<difficult>1</difficult>"
+    voc_folder.add(
+        "b",
+        [
+            voc_object("dog", 1, 1, 80, 60, "<difficult>0</difficult>"),
+            voc_object("cat", 11, 21, 30, 25.5, difficult),
+        ],
+    )
+    voc_folder.add("a", size=(30, 40))
+    voc_folder.add("c", [voc_object("cow", 2, 3, 4, 5)])
+    voc_folder.split("train", ["b", "a"])
+    voc_folder.split("test", ["c"])
+    return voc_folder
+
+
+def test_minima_lose_one_and_maxima_stay(pets):
+    annotation = VOCSource(pets.root, "train").annotations[0]
+    np.testing.assert_array_equal(
+        annotation.boxes, [[0, 0, 60, 80], [20, 10, 25.5, 30]]
+    )
+    assert annotation.boxes.dtype == np.float32
+
+
+def test_a_source_keeps_the_order_of_the_split_file(pets):
+    source = VOCSource(pets.root, "train")
+    assert isinstance(source, Source)
+    assert [item.image_id for item in source.annotations] == ["b", "a"]
+    assert [item.image_size for item in source.annotations] == [(60, 80), (30, 40)]
+    assert [source.read_image(index).shape for index in (0, 1)] == [
+        (60, 80, 3),
+        (30, 40, 3),
+    ]
+
+
+def test_classes_come_from_all_splits_so_that_labels_agree(pets):
+    train, test = (VOCSource(pets.root, split) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ("cat", "cow", "dog")
+    np.testing.assert_array_equal(train.annotations[0].labels, [2, 0])
+    np.testing.assert_array_equal(test.annotations[0].labels, [1])
+    assert train.annotations[0].labels.dtype == np.int32
+
+
+def test_given_classes_decide_the_labels(pets):
+    source = VOCSource(pets.root, "train", class_names=["dog", "cat"])
+    assert source.class_names == ("dog", "cat")
+    np.testing.assert_array_equal(source.annotations[0].labels, [0, 1])
+
+
+def test_difficult_is_read_and_optional(pets):
+    assert VOCSource(pets.root, "train").annotations[0].difficult.tolist() == [
+        False,
+        True,
+    ]
+    assert VOCSource(pets.root, "test").annotations[0].difficult.tolist() == [False]
+
+
+def test_an_image_without_objects_is_valid(pets):
+    annotation = VOCSource(pets.root, "train").annotations[1]
+    assert annotation.boxes.shape == (0, 4)
+    assert annotation.labels.shape == annotation.difficult.shape == (0,)
+
+
+def test_a_second_column_and_blank_lines_of_a_split_are_ignored(pets):
+    pets.split("dog_train", ["b  1", "", "a -1"])
+    source = VOCSource(pets.root, "dog_train")
+    assert [item.image_id for item in source.annotations] == ["b", "a"]
+
+
+def test_png_and_jpeg_suffixes_are_accepted(voc_folder, voc_object):
+    for image_id, suffix in [("a", ".png"), ("b", ".jpeg"), ("c", ".JPG")]:
+        voc_folder.add(image_id, [voc_object("x", 1, 1, 9, 9)], suffix=suffix)
+    voc_folder.split("all", ["a", "b", "c"])
+    source = VOCSource(voc_folder.root, "all")
+    assert source.read_image(0).shape == source.read_image(2).shape == (60, 80, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1"])
+def test_images_of_any_mode_are_read_as_rgb(pets, mode):
+    suffix = ".jpg" if mode == "CMYK" else ".png"
+    pets.image("b").unlink()
+    Image.new("RGB", (80, 60), "red").convert(mode).save(pets.image("b", suffix))
+    image = VOCSource(pets.root, "train").read_image(0)
+    assert (image.shape, image.dtype) == ((60, 80, 3), np.uint8)
+    if mode in ("CMYK", "P", "RGBA"):
+        np.testing.assert_allclose(image[30, 40], [255, 0, 0], atol=3)
+
+
+def test_exif_orientation_is_ignored(pets):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Orientation: rotate by 90 degrees to view.
+    Image.new("RGB", (80, 60)).save(pets.image("b"), exif=exif)
+    source = VOCSource(pets.root, "train")
+    assert source.annotations[0].image_size == (60, 80)
+    assert source.read_image(0).shape == (60, 80, 3)
+
+
+def test_a_box_that_is_empty_in_the_file_is_dropped_with_a_warning(
+    voc_folder, voc_object, caplog
+):
+    objects = [(5, 5, 5, 5), (5, 5, 4, 9), (5, 5, 6, 6), (0, 0, 80, 60)]
+    voc_folder.add("a", [voc_object("x", *corners) for corners in objects])
+    voc_folder.split("all", ["a"])
+    (annotation,) = VOCSource(voc_folder.root, "all").annotations
+    np.testing.assert_array_equal(annotation.boxes, [[4, 4, 6, 6], [0, 0, 60, 80]])
+    (record,) = caplog.records
+    assert record.getMessage().endswith(": 2, in a")
+
+
+def refuse(root, message, split="train", **options):
+    with pytest.raises(UserError, match=message) as error:
+        VOCSource(root, split, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_root_is_refused(tmp_path):
+    refuse(tmp_path / "nowhere", r"nowhere is not a folder")
+
+
+def test_a_missing_split_names_its_file_and_the_splits_there_are(pets):
+    refuse(pets.root, r"Main/valid\.txt; splits there: test, train", "valid")
+
+
+def test_an_empty_split_is_refused(pets):
+    refuse(pets.root, r"none\.txt lists no images", pets.split("none", []).stem)
+
+
+def test_an_image_listed_twice_is_refused(pets):
+    pets.split("train", ["a", "b", "a"])
+    refuse(pets.root, r"train\.txt lists image a more than once")
+
+
+def test_a_missing_annotation_is_refused(pets):
+    pets.annotation("a").unlink()
+    refuse(pets.root, r"cannot read annotation .*/a\.xml")
+
+
+def test_a_missing_image_is_refused(pets):
+    pets.image("a").unlink()
+    refuse(pets.root, r"no image .*JPEGImages/a with \.jpg")
+    refuse(pets.root, r"no image .*JPEGImages/a with \.jpg", skip_broken=True)
+
+
+def test_an_unknown_class_is_refused(pets):
+    message = r"b\.xml: unknown class 'dog' in <name>; expected one of cat, cow"
+    refuse(pets.root, message, class_names=("cat", "cow"))
+
+
+def test_a_folder_without_any_object_is_refused(voc_folder):
+    voc_folder.add("a")
+    voc_folder.split("train", ["a"])
+    refuse(voc_folder.root, r"no objects in .*Annotations")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<annotation><object>", r"b\.xml: .*"),
+        ("", r"b\.xml: .*"),
+        ("<annotation><object/></annotation>", r"b\.xml: an <object> has no <name>"),
+    ],
+)
+def test_a_malformed_annotation_is_refused(pets, content, message):
+    pets.annotation("b").write_text(content)
+    refuse(pets.root, message)
+
+
+@pytest.mark.parametrize("value", ["", "ten", "nan", "inf"])
+def test_a_corner_that_is_no_number_names_file_field_and_value(pets, voc_object, value):
+    pets.add("b", [voc_object("dog", 1, 1, value, 9)])
+    refuse(pets.root, rf"b\.xml: <bndbox/xmax> is '{value}'; expected a number")
+
+
+def test_a_missing_corner_names_file_and_field(pets, voc_object):
+    content = voc_object("dog", 1, 1, 5, 9).replace("<ymin>1</ymin>", "")
+    pets.add("b", [content])
+    refuse(pets.root, r"b\.xml: <bndbox/ymin> is None; expected a number")
+
+
+def test_a_difficult_flag_other_than_0_or_1_is_refused(pets, voc_object):
+    pets.add("b", [voc_object("dog", 1, 1, 5, 9, "<difficult>yes</difficult>")])
+    refuse(pets.root, r"b\.xml: <difficult> is 'yes'; expected 0 or 1")
+
+
+def test_a_file_that_is_no_image_is_refused_at_once(pets):
+    pets.image("a").write_text("not an image")
+    refuse(pets.root, r"cannot read image .*/a\.jpg")
+
+
+def test_a_truncated_image_raises_with_its_path_when_read(pets):
+    pets.truncate("b")
+    source = VOCSource(pets.root, "train")
+    with pytest.raises(UserError, match=r"cannot read image .*/b\.jpg: .*truncated"):
+        source.read_image(0)
+
+
+def test_skip_broken_leaves_out_broken_images_and_names_them(pets, caplog):
+    pets.truncate("b")
+    source = VOCSource(pets.root, "train", skip_broken=True)
+    assert [item.image_id for item in source.annotations] == ["a"]
+    assert source.read_image(0).shape == (30, 40, 3)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == "left out 1 broken images: b.jpg"
+
+
+def test_skip_broken_says_nothing_when_all_is_well(pets, caplog):
+    assert len(VOCSource(pets.root, "train", skip_broken=True).annotations) == 2
+    assert not caplog.records
+
+
+def test_bccd_reports_and_drops_exactly_its_two_empty_boxes(data_root, caplog):
+    sources = [VOCSource(data_root / "BCCD", split) for split in ("trainval", "test")]
+    (record,) = caplog.records
+    assert record.getMessage().endswith(": 2, in BloodImage_00338, BloodImage_00343")
+    assert sources[0].class_names == sources[1].class_names
+    assert sources[0].class_names == ("Platelets", "RBC", "WBC")
+    counts = [sum(len(a.boxes) for a in source.annotations) for source in sources]
+    assert sum(counts) == 4155 + 372 + 361 - 2
+
+
+def test_voc2007_loads_without_a_warning(data_root, caplog):
+    source = VOCSource(data_root / "VOC2007", "trainval")
+    assert not caplog.records
+    assert (len(source.annotations), len(source.class_names)) == (839, 20)
+    for index in (0, 838):
+        size = source.annotations[index].image_size
+        assert source.read_image(index).shape == (*size, 3)
