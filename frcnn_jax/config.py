@@ -329,3 +329,9 @@ class Config:
         for name in ("num_steps", "batch_size", "log_every", "checkpoint_every"):
             value = getattr(self, name)
             _check(value > 0, name, value, "a positive number")
+        _check(
+            self.checkpoint_every % self.log_every == 0,
+            "checkpoint_every",
+            self.checkpoint_every,
+            f"a multiple of log_every, {self.log_every}",
+        )

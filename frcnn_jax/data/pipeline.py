@@ -6,17 +6,25 @@ number of worker processes nor a stop and a resume in between change a bit of it
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
 from frcnn_jax.data.records import Batch, Source, check_max_objects
 from frcnn_jax.errors import UserError
 
 # Per process, and counted in batches: grain's default would buffer 500 of them.
 _NUM_THREADS = 4
+
+
+def options(config: DataConfig) -> dict[str, Any]:
+    """Picks the options that training and evaluation batches share."""
+    names = ("shorter_side", "longer_side", "canvas", "max_objects", "num_workers")
+    return {name: getattr(config, name) for name in names}
 
 
 def train_batches(

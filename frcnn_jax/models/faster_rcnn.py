@@ -26,10 +26,10 @@ POOLED_SIZE = (7, 7)
 class Losses(NamedTuple):
     """The four losses of every image, and what they were computed from."""
 
-    rpn_classification: Array  # [B]
-    rpn_localization: Array  # [B]
-    roi_classification: Array  # [B]
-    roi_localization: Array  # [B]
+    rpn_classification_loss: Array  # [B]
+    rpn_localization_loss: Array  # [B]
+    roi_classification_loss: Array  # [B]
+    roi_localization_loss: Array  # [B]
     num_positive_anchors: Array  # [B] int32, sampled anchors with an object
     num_positive_rois: Array  # [B] int32, sampled proposals with an object
     proposal_recall: Array  # [B] share of objects that a proposal meets with IoU >= 0.5
@@ -184,13 +184,7 @@ class FasterRCNN(nnx.Module):
         Anchors of cells beyond the real part are empty boxes outside the image.
         """
         sizes = image_sizes.astype(jnp.int32)
-        x = images.astype(jnp.float32)
-        if self.config.channel_order == "BGR":
-            x = x[..., ::-1]
-        mean = jnp.asarray(self.config.pixel_mean)[None, None, None]
-        std = jnp.asarray(self.config.pixel_std)[None, None, None]
-        features, sizes = self.backbone(zero_outside((x - mean) / std, sizes), sizes)
-
+        features, sizes = self.backbone(self.normalize(images, image_sizes), sizes)
         base = ops.base_anchors(
             self.config.anchor_scales, self.config.anchor_ratios, STRIDE
         )
@@ -198,6 +192,19 @@ class FasterRCNN(nnx.Module):
         inside = inside_mask(features.shape[1:3], sizes).reshape(len(images), -1)
         inside = jnp.repeat(inside, len(base), axis=1)
         return features, sizes, jnp.where(inside[..., None], anchors[None], -1.0)
+
+    def normalize(
+        self,
+        images: UInt8[Array, "b height width 3"],
+        image_sizes: Float[Array, "b 2"],
+    ) -> Float[Array, "b height width 3"]:
+        """Makes of the pixels what the backbone expects; zero outside the image."""
+        x = images.astype(jnp.float32)
+        if self.config.channel_order == "BGR":
+            x = x[..., ::-1]
+        mean = jnp.asarray(self.config.pixel_mean)[None, None, None]
+        std = jnp.asarray(self.config.pixel_std)[None, None, None]
+        return zero_outside((x - mean) / std, image_sizes.astype(jnp.int32))
 
     def propose(
         self,

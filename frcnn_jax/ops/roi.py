@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-# Look-ups along an axis that cover one bin: a window may serve bins of 1 to this many
-# times its own length, so that three windows do for maps of up to 84 cells.
-LOOK_UPS = 4
+# Look-ups along an axis that cover one bin: a window serves bins of 1 to this many
+# times its own length.
+LOOK_UPS = 2
 
 
 def roi_pool(

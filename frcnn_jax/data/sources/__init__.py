@@ -1,1 +1,37 @@
 """Data sets, each behind the same small interface (`frcnn_jax.data.records.Source`)."""
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.records import Source
+from frcnn_jax.data.sources.shapes import ShapesSource
+from frcnn_jax.data.sources.tfds import TFDSSource
+from frcnn_jax.data.sources.voc import VOCSource
+from frcnn_jax.errors import UserError
+
+
+def open_source(config: DataConfig, split: str) -> Source:
+    """Opens a split of the data set that the config names.
+
+    Raises:
+      UserError: if it is missing or broken.
+    """
+    if config.source == "shapes":
+        sizes = {
+            config.train_split: config.num_train_images,
+            config.test_split: config.num_test_images,
+        }
+        if split not in sizes:
+            raise UserError(
+                f"split {split!r} of the shapes is unknown, expected one of "
+                f"{', '.join(sizes)}"
+            )
+        return ShapesSource(
+            num_images=sizes[split], image_size=config.shapes_size, seed=0, split=split
+        )
+    if config.source == "tfds":
+        return TFDSSource(config.name, split, data_dir=config.root or None)
+    return VOCSource(
+        config.root,
+        split,
+        class_names=config.class_names,
+        skip_broken=config.skip_broken,
+    )

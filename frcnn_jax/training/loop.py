@@ -1,0 +1,195 @@
+"""The training run: from a config to a trained, evaluated detector."""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from frcnn_jax.config import Config
+from frcnn_jax.config_files import read_config, save_config
+from frcnn_jax.data import pipeline
+from frcnn_jax.data.records import Source
+from frcnn_jax.data.sources import open_source
+from frcnn_jax.errors import UserError
+from frcnn_jax.evaluation import report, runner
+from frcnn_jax.models import pretrained
+from frcnn_jax.plotting import plot_metrics
+from frcnn_jax.training import checkpoint
+from frcnn_jax.training.optimizer import make_optimizer, make_schedule
+from frcnn_jax.training.run_log import RunLog
+from frcnn_jax.training.step import (
+    Params,
+    TrainState,
+    init_detector,
+    make_train_step,
+)
+
+NUM_CALIBRATION_IMAGES = 4
+
+_logger = logging.getLogger(__name__)
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Trains and evaluates; continues where the run directory's last checkpoint ends.
+
+    Returns:
+      what `evaluation.json` holds.
+
+    Raises:
+      UserError: if data, weights or run directory do not fit the config.
+    """
+    train_source, test_source = open_sources(config)
+    graphdef, params = init_params(config, train_source)
+    work_dir = _prepare_work_dir(config)
+
+    optimizer = make_optimizer(config.optimizer, config.model.frozen_blocks)
+    state = TrainState(jnp.int32(0), params, optimizer.init(params))
+    with checkpoint.open_checkpoints(work_dir) as checkpoints:
+        restored = checkpoint.restore_latest(checkpoints, state)
+        if restored is not None:
+            state = restored
+            _logger.info("continuing after step %d of %s", state.step, work_dir)
+        train_step = make_train_step(graphdef, optimizer)
+        state = _run_steps(
+            config, state, train_step, train_source, checkpoints, work_dir
+        )
+    plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
+    return _evaluate(config, graphdef, state.params, test_source, work_dir)
+
+
+def evaluate(work_dir: Path, split: str | None = None) -> dict[str, Any]:
+    """Evaluates the last checkpoint of a run directory.
+
+    Args:
+      work_dir: the run directory.
+      split: of the run's data set; its test split when absent.
+
+    Raises:
+      UserError: if the directory has no config or no checkpoint.
+    """
+    config = read_config(work_dir / "config.json")
+    source = open_source(config.data, split or config.data.test_split)
+    graphdef, params = init_detector(config.model, len(source.class_names), config.seed)
+    optimizer = make_optimizer(config.optimizer, config.model.frozen_blocks)
+    state = TrainState(jnp.int32(0), params, optimizer.init(params))
+    with checkpoint.open_checkpoints(work_dir) as checkpoints:
+        restored = checkpoint.restore_latest(checkpoints, state)
+    if restored is None:
+        raise UserError(f"{work_dir}/checkpoints: no checkpoint there yet")
+    return _evaluate(config, graphdef, restored.params, source, work_dir)
+
+
+def open_sources(config: Config) -> tuple[Source, Source]:
+    """Opens the training and the test split, which must have the same classes."""
+    train_source = open_source(config.data, config.data.train_split)
+    test_source = open_source(config.data, config.data.test_split)
+    if train_source.class_names != test_source.class_names:
+        raise UserError(
+            f"data.train_split has the classes {train_source.class_names}, "
+            f"data.test_split {test_source.class_names}, expected the same"
+        )
+    return train_source, test_source
+
+
+def init_params(config: Config, source: Source) -> tuple[nnx.GraphDef, Params]:
+    """Makes the detector's structure and its first parameters, random or pretrained."""
+    graphdef, params = init_detector(config.model, len(source.class_names), config.seed)
+    if not config.model.pretrained:
+        return graphdef, params
+    model = nnx.merge(graphdef, params)
+    layers = pretrained.read_layers(config.model.pretrained, model.backbone)
+    batch = next(
+        pipeline.evaluation_batches(
+            source,
+            batch_size=NUM_CALIBRATION_IMAGES,
+            **pipeline.options(config.data),
+        )
+    )
+    sizes = jnp.asarray(batch.image_sizes)
+    images = model.normalize(jnp.asarray(batch.images), sizes)
+    pretrained.load_into(model.backbone, layers, images, sizes.astype(jnp.int32))
+    return graphdef, nnx.to_pure_dict(nnx.state(model))
+
+
+def _run_steps(config, state, train_step, source, checkpoints, work_dir) -> TrainState:
+    start_step = int(state.step)
+    if start_step >= config.num_steps:
+        return state
+    batches = pipeline.train_batches(
+        source,
+        batch_size=config.batch_size,
+        flip_probability=config.data.flip_probability,
+        seed=config.seed,
+        start_step=start_step,
+        **pipeline.options(config.data),
+    )
+    key = jax.random.key(config.seed)
+    schedule = make_schedule(config.optimizer)
+    with RunLog(work_dir, start_step, config.num_steps) as log:
+        since, waited, window = time.perf_counter(), 0.0, []
+        for step in range(start_step + 1, config.num_steps + 1):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            state, metrics = train_step(state, key, batch)
+            window.append(metrics)
+            if step % config.log_every == 0 or step == config.num_steps:
+                row = _mean(jax.device_get(window))  # waits for the steps to finish
+                seconds = time.perf_counter() - since
+                row["learning_rate"] = float(schedule(step - 1))
+                row["images_per_second"] = len(window) * config.batch_size / seconds
+                row["input_wait_share"] = waited / seconds
+                log.write(step, row)
+                since, waited, window = time.perf_counter(), 0.0, []
+            if step % config.checkpoint_every == 0 or step == config.num_steps:
+                checkpoint.save(checkpoints, state)
+        checkpoints.wait_until_finished()
+    return state
+
+
+def _mean(window: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in window])) for name in window[0]}
+
+
+def _evaluate(config, graphdef, params, source, work_dir) -> dict[str, Any]:
+    evaluation = runner.evaluate(graphdef, params, source, config, work_dir)
+    report.print_table(evaluation)
+    return evaluation
+
+
+def _prepare_work_dir(config: Config) -> Path:
+    """Makes the run directory, or checks that it holds a run of the same config."""
+    work_dir = Path(config.work_dir)
+    path = work_dir / "config.json"
+    if path.exists():
+        changes = _differences(
+            dataclasses.asdict(read_config(path)), dataclasses.asdict(config)
+        )
+        if changes:
+            raise UserError(
+                f"{work_dir} holds a run of another config ({', '.join(changes)}); "
+                "choose another --work-dir"
+            )
+        return work_dir
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        save_config(config, path)
+    except OSError as error:
+        raise UserError(f"--work-dir {work_dir}: {error.strerror}") from None
+    return work_dir
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix="") -> list[str]:
+    changes = []
+    for name, value in new.items():
+        if isinstance(value, dict):
+            changes += _differences(old[name], value, f"{prefix}{name}.")
+        elif old[name] != value and name != "work_dir":
+            changes.append(f"{prefix}{name}: {old[name]} there, {value} now")
+    return changes
