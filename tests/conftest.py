@@ -3,9 +3,25 @@
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
+_STRICT = {
+    "jax_numpy_rank_promotion": "raise",
+    "jax_default_matmul_precision": "highest",
+}
 _DEFAULT_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _strict_jax():
+    """Sets JAX's options for all of tests/, and not for the doctests of frcnn_jax/."""
+    previous = {name: getattr(jax.config, name) for name in _STRICT}
+    for name, value in _STRICT.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in previous.items():
+        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")

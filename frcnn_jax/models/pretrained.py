@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from frcnn_jax.errors import UserError
-from frcnn_jax.models.vgg16 import BLOCKS, VGG16, inside_mask, max_pool, zero_outside
+from frcnn_jax.models.vgg16 import BLOCKS, VGG16, downsample, inside_mask, zero_outside
 
 Layers = dict[str, tuple[np.ndarray, np.ndarray]]  # name: (kernel, bias)
 
@@ -93,7 +93,7 @@ def load_into(
     x, sizes = images, image_sizes
     for index, block in enumerate(BLOCKS):
         if index > 0:
-            x, sizes = max_pool(x), sizes // 2
+            x, sizes = downsample(x, sizes)
         for name, _ in block:
             convolution = getattr(backbone, name)
             if name not in layers:

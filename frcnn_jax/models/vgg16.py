@@ -68,12 +68,19 @@ class VGG16(nnx.Module):
         x, sizes = images, image_sizes
         for index, block in enumerate(BLOCKS):
             if index > 0:
-                x, sizes = max_pool(x), sizes // 2
+                x, sizes = downsample(x, sizes)
             for name, _ in block:
                 x = zero_outside(nnx.relu(getattr(self, name)(x)), sizes)
             if index + 1 == self.frozen_blocks:
                 x = jax.lax.stop_gradient(x)  # also spares the backward pass
         return x, sizes
+
+
+def downsample(
+    x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"]
+) -> tuple[Float[Array, "b h//2 w//2 c"], Int[Array, "b 2"]]:
+    """Halves features and sizes; a cell that lies partly outside the image is zero."""
+    return zero_outside(max_pool(x), sizes // 2), sizes // 2
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:

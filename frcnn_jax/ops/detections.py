@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
-from frcnn_jax.ops.nms import batched_nms
+from frcnn_jax.ops.nms import batched_nms, take_selected
 
 
 class Detections(NamedTuple):
@@ -76,8 +76,8 @@ def select_detections(
         max_outputs=max_detections,
     )
     return Detections(
-        jnp.where(mask[:, None], boxes[indices], 0.0),
-        jnp.where(mask, scores[indices], 0.0),
-        jnp.where(mask, labels[indices], 0),
+        take_selected(boxes, indices, mask),
+        take_selected(scores, indices, mask),
+        take_selected(labels, indices, mask),
         mask,
     )

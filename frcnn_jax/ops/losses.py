@@ -69,6 +69,9 @@ def rpn_loss(
     Returns:
       `(classification, localization)`, scalars; both 0 when nothing is sampled.
 
+    Raises:
+      ValueError: if beta is not positive or normalizer is unknown.
+
     Example:
       >>> targets = AnchorTargets(jnp.array([1, 0, -1]), jnp.zeros((3, 4)))
       >>> losses = rpn_loss(jnp.zeros((3, 2)), jnp.full((3, 4), 0.5), targets)
@@ -118,6 +121,9 @@ def roi_loss(
     Returns:
       `(classification, localization)`, scalars; both 0 when nothing is sampled.
 
+    Raises:
+      ValueError: if beta is not positive or normalizer is unknown.
+
     Example:
       >>> targets = ProposalTargets(
       ...     jnp.zeros((2, 4)), jnp.array([1, 0]), jnp.zeros((2, 4)),
@@ -154,7 +160,11 @@ def _cross_entropy(
 
 
 def _localization(predicted, target, positive, sampled, *, beta, normalizer, weight):
+    counted = {"positives": positive, "samples": sampled}
+    if normalizer not in counted:
+        raise ValueError(
+            f'normalizer is {normalizer!r}, expected "positives" or "samples"'
+        )
     differences = jnp.where(positive[:, None], predicted - target, 0.0)
     total = smooth_l1(differences.astype(jnp.float32), beta).sum()
-    counted = {"positives": positive, "samples": sampled}[normalizer]
-    return weight * total / jnp.maximum(counted.sum(), 1)
+    return weight * total / jnp.maximum(counted[normalizer].sum(), 1)

@@ -14,7 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from frcnn_jax.ops.boxes import box_iou
 
@@ -132,6 +132,17 @@ def batched_nms(
         max_outputs,
         tile_size,
     )
+
+
+def take_selected(
+    values: Shaped[Array, "n ..."], indices: Int[Array, " k"], valid: Bool[Array, " k"]
+) -> Shaped[Array, "k ..."]:
+    """Gathers what `nms` selected; the rest is zero, also where N is 0."""
+    shape = indices.shape + values.shape[1:]
+    if values.shape[0] == 0:
+        return jnp.zeros(shape, values.dtype)
+    valid = valid.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.where(valid, values[indices], jnp.zeros((), values.dtype))
 
 
 def _select_tile_by_tile(

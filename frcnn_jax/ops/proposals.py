@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
-from frcnn_jax.ops.nms import nms
+from frcnn_jax.ops.nms import nms, take_selected
 
 
 class Proposals(NamedTuple):
@@ -65,8 +65,9 @@ def propose(
     References:
       Ren et al., Faster R-CNN, section 3.3.
     """
-    if pre_nms < 0:
-        raise ValueError(f"pre_nms is {pre_nms}, expected it >= 0")
+    for name, count in (("pre_nms", pre_nms), ("post_nms", post_nms)):
+        if count < 0:
+            raise ValueError(f"{name} is {count}, expected it >= 0")
     objectness, deltas = jax.lax.stop_gradient((objectness, deltas))
     boxes = clip_boxes(decode_boxes(anchors, deltas), image_size)
     large = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(axis=1)
@@ -81,7 +82,7 @@ def propose(
         max_outputs=post_nms,
     )
     return Proposals(
-        jnp.where(mask[:, None], boxes.at[indices].get(mode="fill", fill_value=0), 0.0),
-        jnp.where(mask, scores.at[indices].get(mode="fill", fill_value=0), 0.0),
+        take_selected(boxes, indices, mask),
+        take_selected(scores, indices, mask),
         mask,
     )

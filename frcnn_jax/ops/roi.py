@@ -8,6 +8,7 @@ cells are real, and the result is that of the map cut to this size.
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -159,8 +160,8 @@ def _check_options(output_size: tuple[int, int], stride: int) -> None:
 def _rounded_bins(low, high, num_bins, size):
     """Computes [R, bins] first cell and end of each bin, as the CUDA kernel does."""
     begin, end = _round_half_away(low), _round_half_away(high)
-    length = jnp.maximum(end - begin + 1.0, 1.0)
-    bin_length = (length / num_bins)[:, None]
+    length = jnp.maximum(end - begin + 1.0, 1.0).astype(jnp.int32)
+    bin_length = _divide(length, num_bins)[:, None]
     bins = jnp.arange(num_bins, dtype=jnp.float32)[None]
     first = jnp.floor(bins * bin_length) + begin[:, None]
     last = jnp.ceil((bins + 1.0) * bin_length) + begin[:, None]
@@ -169,13 +170,27 @@ def _rounded_bins(low, high, num_bins, size):
 
 def _truncated_bins(low, high, num_bins, size):
     """Computes [R, bins] edges of an adaptive pool over the cells the RoI touches."""
-    begin = jnp.clip(jnp.floor(low), 0, size - 1).astype(jnp.int32)
+    begin = jnp.clip(jnp.floor(low), 0, size).astype(jnp.int32)
     end = jnp.clip(jnp.floor(high) + 1, 0, size).astype(jnp.int32)
     length = jnp.maximum(end - begin, 0)[:, None]
     bins = jnp.arange(num_bins)[None]
     first = bins * length // num_bins
     last = -(-(bins + 1) * length // num_bins)
     return begin[:, None] + first, begin[:, None] + last
+
+
+def _divide(length: Int[Array, " r"], count: int) -> Float[Array, " r"]:
+    """Divides to the nearest float32.
+
+    XLA multiplies by the rounded 1 / count instead, and some platforms divide loosely;
+    but a quotient that is one bit too large can give a bin one cell too many. The first
+    sum below is exact, so that only the second one rounds.
+    """
+    fractions = np.arange(count) / count
+    heads = np.round(fractions * 1024.0) / 1024.0
+    heads, tails = jnp.asarray([heads, fractions - heads], jnp.float32)
+    whole, rest = jnp.divmod(length, count)
+    return (whole + heads[rest]) + tails[rest]
 
 
 def _round_half_away(x: Array) -> Array:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key, Shaped
 
 from frcnn_jax.ops.boxes import ImageSize, box_iou, encode_boxes
 from frcnn_jax.ops.sampling import sample_indices
@@ -97,7 +97,7 @@ def anchor_targets(
     labels = jnp.full(anchors.shape[0], -1, jnp.int32)
     labels = _set_first(labels, positives, num_positives, 1)
     labels = _set_first(labels, negatives, num_negatives, 0)
-    deltas = encode_boxes(anchors, _take_box(gt_boxes, assignment))
+    deltas = encode_boxes(anchors, _take(gt_boxes, assignment))
     return AnchorTargets(labels, jnp.where(labels[:, None] == 1, deltas, 0.0))
 
 
@@ -163,16 +163,16 @@ def proposal_targets(
     slot = jnp.arange(num_samples)
     chosen = jnp.where(
         slot < num_positives,
-        _take_slot(positives, slot),
-        _take_slot(negatives, slot - num_positives),
+        _take(positives, slot),
+        _take(negatives, slot - num_positives),
     )
     mask = slot < num_positives + num_negatives
     is_object = slot < num_positives
 
-    rois = jnp.where(mask[:, None], _take_box(proposals, chosen), 0.0)
-    matched = assignment.at[chosen].get(mode="fill", fill_value=0)
-    labels = gt_labels.at[matched].get(mode="fill", fill_value=0) + 1
-    deltas = encode_boxes(rois, _take_box(gt_boxes, matched))
+    rois = jnp.where(mask[:, None], _take(proposals, chosen), 0.0)
+    matched = _take(assignment, chosen)
+    labels = _take(gt_labels, matched) + 1
+    deltas = encode_boxes(rois, _take(gt_boxes, matched))
     return ProposalTargets(
         rois,
         jnp.where(is_object, labels, 0).astype(jnp.int32),
@@ -194,10 +194,8 @@ def _set_first(labels, indices, count, value):
     return labels.at[jnp.where(drawn, indices, labels.shape[0])].set(value, mode="drop")
 
 
-def _take_slot(indices: Int[Array, " s"], slot: Int[Array, " k"]) -> Int[Array, " k"]:
-    return indices.at[slot].get(mode="fill", fill_value=0)
-
-
-def _take_box(boxes: Float[Array, "m 4"], indices: Int[Array, " n"]):
-    """Gathers boxes; an index beyond the end (no objects at all) gives an empty box."""
-    return boxes.at[indices].get(mode="fill", fill_value=0.0)
+def _take(values: Shaped[Array, "m ..."], indices: Int[Array, " n"]):
+    """Gathers entries; an index beyond the end (no objects at all) gives zeros."""
+    if values.shape[0] == 0:
+        return jnp.zeros(indices.shape + values.shape[1:], values.dtype)
+    return values.at[indices].get(mode="fill", fill_value=0)

@@ -16,8 +16,8 @@ from frcnn_jax.data.sources import drawing
 
 CLASS_NAMES = ("ellipse", "rectangle", "triangle", "cross", "ring", "star")
 
-# Probability of 0, 1, .. 4 objects in an image.
-_NUM_OBJECTS = (0.08, 0.23, 0.23, 0.23, 0.23)
+# Probability of 0, 1, .. 5 objects in an image.
+_NUM_OBJECTS = (0.08, 0.12, 0.16, 0.22, 0.22, 0.2)
 _SIDE_RANGE = (0.18, 0.6)  # Of the shorter side of the image.
 _DIFFICULT = 0.07
 _DIFFICULT_OPACITY = (0.2, 0.35)

@@ -1,0 +1,44 @@
+"""The walk-through notebook's numbers, exactly; see the README for what differs.
+
+Images of 800 x 800 pixels, 22,500 anchors. It is here to be compared with, not to win:
+`voc07_vgg16.py` is the recipe that reaches the published accuracy.
+"""
+
+from frcnn_jax.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    ProposalConfig,
+    ProposalTargetConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        work_dir="runs/notebook",
+        data=DataConfig(
+            source="voc",
+            root="data/VOC2007",
+            shorter_side=800,
+            longer_side=800,
+            canvas=(800, 800),
+        ),
+        model=ModelConfig(
+            frozen_blocks=0,
+            activation="none",
+            rounding="floor",
+            proposals=ProposalConfig(rank_by="logit"),
+            proposal_targets=ProposalTargetConfig(
+                append_gt=False,
+                negative_iou_low=1e-6,  # background must touch an object
+            ),
+            losses=LossConfig(
+                normalizer="positives",
+                localization_weight=10.0,
+                rpn_beta=1.0,
+                roi_beta=1.0,
+                delta_std=(1.0, 1.0, 1.0, 1.0),
+            ),
+        ),
+    )

@@ -1,0 +1,174 @@
+"""Faster R-CNN as a whole: an image does not depend on canvas or neighbours."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from frcnn_jax.data.records import Batch
+from frcnn_jax.models import Losses
+from frcnn_jax.training.step import init_detector
+from tests import tiny
+
+# float32 sums over a canvas of another size, relative to the largest value.
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def detector():
+    graphdef, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
+
+    @jax.jit
+    def gradient(params, keys, batch):
+        def total(params):
+            losses = nnx.merge(graphdef, params).losses(
+                keys,
+                batch.images,
+                batch.image_sizes,
+                batch.scales,
+                batch.boxes,
+                batch.labels,
+                batch.box_mask,
+            )
+            return losses.total.sum(), losses
+
+        return jax.grad(total, has_aux=True)(params)
+
+    @jax.jit
+    def detect(params, batch):
+        model = nnx.merge(graphdef, params)
+        return model.detect(batch.images, batch.image_sizes, batch.scales)
+
+    return params, gradient, detect
+
+
+def keys_of(batch: Batch):
+    step_key = jax.random.key(7)
+    return jax.vmap(jax.random.fold_in, (None, 0))(step_key, batch.indices)
+
+
+def assert_close(got, expected):
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * max(largest, 1e-3))
+
+
+def test_losses_are_finite_and_of_every_image(detector):
+    params, gradient, _ = detector
+    batch = tiny.first_batch()
+    grads, losses = gradient(params, keys_of(batch), batch)
+    assert isinstance(losses, Losses)
+    assert all(field.shape == (2,) for field in losses)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))
+    # An untrained softmax over seven classes.
+    assert float(losses.roi_classification_loss.mean()) == pytest.approx(
+        np.log(7), rel=0.2
+    )
+
+
+def test_losses_and_gradient_do_not_depend_on_the_canvas(detector):
+    params, gradient, _ = detector
+    small = tiny.take(tiny.first_batch(2, (64, 64)), 0)
+    large = tiny.take(tiny.first_batch(2, (80, 112)), 0)
+    grads, losses = gradient(params, keys_of(small), small)
+    large_grads, large_losses = gradient(params, keys_of(large), large)
+    assert_close(large_losses, losses)
+    assert_close(large_grads, grads)
+
+
+def test_losses_and_gradient_do_not_depend_on_neighbours(detector):
+    params, gradient, _ = detector
+    batch = tiny.first_batch(2)
+    together_grads, together = gradient(params, keys_of(batch), batch)
+    singles = [tiny.take(batch, index) for index in range(2)]
+    alone = [gradient(params, keys_of(single), single) for single in singles]
+    for index in range(2):
+        assert_close(
+            [field[index] for field in together], [f[0] for f in alone[index][1]]
+        )
+    assert_close(together_grads, jax.tree.map(jnp.add, alone[0][0], alone[1][0]))
+
+
+def test_detections_do_not_depend_on_canvas_or_neighbours(detector):
+    params, _, detect = detector
+    batch = tiny.first_batch(2, (64, 64))
+    together = detect(params, batch)
+    for index in range(2):
+        large = tiny.take(tiny.first_batch(2, (80, 112)), index)
+        alone = detect(params, large)
+        np.testing.assert_array_equal(alone.labels[0], together.labels[index])
+        np.testing.assert_array_equal(alone.mask[0], together.mask[index])
+        np.testing.assert_allclose(alone.boxes[0], together.boxes[index], atol=1e-2)
+        np.testing.assert_allclose(alone.scores[0], together.scores[index], atol=1e-4)
+
+
+def test_detections_lie_inside_the_true_image(detector):
+    params, _, detect = detector
+    batch = tiny.first_batch(2, (80, 112))
+    found = detect(params, batch)
+    limit = np.tile(batch.image_sizes, (1, 2))[:, None]
+    assert (np.asarray(found.boxes) >= 0.0).all()
+    assert (np.asarray(found.boxes) <= limit).all()
+    assert found.mask.any()
+
+
+def test_images_without_objects_train(detector):
+    params, gradient, _ = detector
+    batch = tiny.first_batch()
+    empty = batch._replace(
+        boxes=np.zeros_like(batch.boxes), box_mask=np.zeros_like(batch.box_mask)
+    )
+    grads, losses = gradient(params, keys_of(empty), empty)
+    assert not losses.rpn_localization_loss.any()
+    assert not losses.roi_localization_loss.any()
+    assert float(losses.total.min()) > 0.0
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))
+    assert not grads["rpn"]["delta"]["kernel"].any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pooling": "max", "rounding": "round"},
+        {"pooling": "max", "rounding": "floor", "activation": "none"},
+    ],
+    ids=lambda options: "-".join(options.values()),
+)
+def test_pooled_features_do_not_depend_on_the_canvas(options):
+    config = dataclasses.replace(tiny.MODEL, **options)
+    graphdef, params = init_detector(config, tiny.NUM_CLASSES, 0)
+    # Reaches over the right and lower border of the feature map of 56 x 64 pixels.
+    rois = jnp.array([[[3.0, 5.0, 55.9, 64.0], [50.0, 20.0, 56.0, 30.0]]])
+
+    @jax.jit
+    def pool(params, batch):
+        model = nnx.merge(graphdef, params)
+        features, sizes, _ = model.features(batch.images, batch.image_sizes)
+        return model.pool(features, rois, sizes)
+
+    small = pool(params, tiny.take(tiny.first_batch(2, (64, 64)), 1))
+    large = pool(params, tiny.take(tiny.first_batch(2, (80, 112)), 1))
+    np.testing.assert_allclose(large, small, rtol=1e-4, atol=1e-5)
+    assert small.any()
+
+
+def test_notebook_ranks_by_the_raw_logit():
+    # Anchor 1 has the higher object logit, anchor 0 the higher probability.
+    logits = jnp.array([[[0.0, 2.0], [9.0, 3.0]]])
+    anchors = jnp.array([[[0.0, 0.0, 20.0, 20.0], [30.0, 30.0, 50.0, 50.0]]])
+    sizes, scales = jnp.array([[64.0, 64.0]]), jnp.ones((1, 2))
+    best = {}
+    for rank_by in ("probability", "logit"):
+        proposals = dataclasses.replace(tiny.MODEL.proposals, rank_by=rank_by)
+        config = dataclasses.replace(tiny.MODEL, proposals=proposals)
+        graphdef, params = init_detector(config, tiny.NUM_CLASSES, 0)
+        model = nnx.merge(graphdef, params)
+        found = model.propose(
+            logits, jnp.zeros((1, 2, 4)), anchors, sizes, scales, True
+        )
+        best[rank_by] = found.boxes[0, 0]
+    np.testing.assert_allclose(best["probability"], anchors[0, 0])
+    np.testing.assert_allclose(best["logit"], anchors[0, 1])

@@ -1,0 +1,88 @@
+"""VGG16: shapes, padding, frozen blocks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from frcnn_jax.models.vgg16 import BLOCKS, VGG16, max_pool, zero_outside
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return VGG16(width=0.125, frozen_blocks=2, rngs=nnx.Rngs(params=jax.random.key(0)))
+
+
+def image(height, width):
+    return jax.random.normal(jax.random.key(1), (1, height, width, 3))
+
+
+def test_full_width_has_the_parameters_of_vgg16():
+    model = nnx.eval_shape(lambda: VGG16(rngs=nnx.Rngs(0)))
+    # torchvision's vgg16().features has this many.
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model))) == 14_714_688
+    assert model.conv5_3.kernel.shape == (3, 3, 512, 512)
+
+
+def test_notebook_image_gives_50_by_50_by_512():
+    model = nnx.eval_shape(lambda: VGG16(rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(model)
+    features, _ = jax.eval_shape(
+        lambda state, x: nnx.merge(graphdef, state)(x, jnp.array([[800, 800]])),
+        state,
+        jax.ShapeDtypeStruct((1, 800, 800, 3), jnp.float32),
+    )
+    assert features.shape == (1, 50, 50, 512)
+
+
+def test_canvas_does_not_change_features(backbone):
+    height, width = 70, 45  # no multiples of 16
+    x = image(height, width)
+    sizes = jnp.array([[height, width]])
+    alone, alone_sizes = backbone(x, sizes)
+    padded, padded_sizes = backbone(
+        jnp.pad(x, ((0, 0), (0, 26), (0, 19), (0, 0))), sizes
+    )
+    assert alone.shape[1:3] == (4, 2)
+    np.testing.assert_array_equal(padded_sizes, alone_sizes)
+    np.testing.assert_array_equal(alone_sizes, [[4, 2]])
+    np.testing.assert_allclose(padded[:, :4, :2], alone, rtol=1e-5, atol=1e-6)
+    assert not padded[:, 4:].any()
+    assert not padded[:, :, 2:].any()
+
+
+def test_no_gradient_reaches_frozen_blocks(backbone):
+    graphdef, state = nnx.split(backbone)
+    params = nnx.to_pure_dict(state)
+    sizes = jnp.array([[32, 32]])
+
+    def total(params):
+        return nnx.merge(graphdef, params)(image(32, 32), sizes)[0].sum()
+
+    grads = jax.grad(total)(params)
+    for index, block in enumerate(BLOCKS):
+        for name, _ in block:
+            reached = bool(jnp.any(grads[name]["kernel"] != 0.0))
+            assert reached == (index >= 2), name
+
+
+def test_max_pool_equals_the_librarys():
+    x = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
+    expected = nnx.max_pool(x, (2, 2), strides=(2, 2))
+    np.testing.assert_array_equal(max_pool(x), expected)
+
+
+def test_max_pool_gradient_goes_to_the_maximum():
+    x = jnp.array([[1.0, 2.0, 9.0], [4.0, 3.0, 9.0]])[None, :, :, None]
+    gradient = jax.grad(lambda x: max_pool(x).sum())(x)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 0, 0], [1, 0, 0]])
+
+
+def test_zero_outside_keeps_the_image():
+    x = jnp.ones((2, 3, 4, 1))
+    inside = zero_outside(x, jnp.array([[3, 4], [1, 2]]))
+    assert inside[0].sum() == 12
+    np.testing.assert_array_equal(
+        inside[1, :, :, 0], [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    )

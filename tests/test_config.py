@@ -1,0 +1,175 @@
+"""Configs: their checks, the files, the command line."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from frcnn_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ProposalConfig,
+)
+from frcnn_jax.config_files import (
+    config_from_dict,
+    load_config,
+    override_config,
+    read_config,
+    save_config,
+)
+from frcnn_jax.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_config_survives_json(path, tmp_path):
+    config = load_config(path)
+    save_config(config, tmp_path / "config.json")
+    assert read_config(tmp_path / "config.json") == config
+
+
+def test_notebook_config_has_the_notebooks_numbers():
+    config = load_config(CONFIGS[0].with_name("notebook.py"))
+    assert config.data.canvas == (800, 800)
+    assert config.model.losses.localization_weight == 10
+    assert config.model.losses.normalizer == "positives"
+    assert config.model.activation == "none"
+    assert config.model.proposals.iou_threshold == 0.7
+    assert not config.model.proposal_targets.append_gt
+
+
+def test_recipe_has_the_published_numbers():
+    config = load_config(CONFIGS[0].with_name("voc07_vgg16.py"))
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.momentum) == (1e-3, 0.9)
+    assert (optimizer.weight_decay, optimizer.bias_rate_factor) == (5e-4, 2.0)
+    assert config.model.losses.rpn_beta == pytest.approx(1 / 3.0**2)
+    assert config.model.losses.delta_std == (0.1, 0.1, 0.2, 0.2)
+    assert len(config.data.class_names) == 20
+
+
+def test_command_line_overrides_nested_fields():
+    config = override_config(
+        Config(),
+        "--optimizer.learning-rate 5e-4 --data.canvas 1100 1200 --seed 3".split(),
+        "train.py",
+    )
+    assert config.optimizer.learning_rate == 5e-4
+    assert config.data.canvas == (1100, 1200)
+    assert config.seed == 3
+    assert config.model == ModelConfig()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--nonsense 1", "--nonsense"),
+        ("--seed x", "--seed"),
+        ("--data.canvas 3", "--data.canvas"),
+        ("--model.activation tanh", "tanh"),
+        ("--optimizer.learning-rate -1", "optimizer.learning_rate is -1.0"),
+    ],
+)
+def test_bad_argument_is_one_line_that_names_it(arguments, message):
+    with pytest.raises(UserError) as error:
+        override_config(Config(), arguments.split(), "train.py")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_help_tells_the_unit_of_a_field(capsys):
+    with pytest.raises(SystemExit) as stop:
+        override_config(Config(), ["--help"], "train.py")
+    assert stop.value.code == 0
+    assert "in pixels" in capsys.readouterr().out
+
+
+def test_every_field_has_a_help_text():
+    sections = [Config, DataConfig, ModelConfig, OptimizerConfig, ProposalConfig]
+    for section in sections:
+        lines = Path(__file__).parents[1].joinpath("frcnn_jax/config.py").read_text()
+        for field in dataclasses.fields(section):
+            if not dataclasses.is_dataclass(field.default):
+                _, _, after = lines.partition(f"    {field.name}: ")
+                assert after.split("\n")[1].startswith('    """'), field.name
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OptimizerConfig(learning_rate=-1.0), "optimizer.learning_rate is -1"),
+        (lambda: OptimizerConfig(learning_rate="x"), "optimizer.learning_rate is x"),
+        (lambda: OptimizerConfig(boundaries=(5, 3)), "optimizer.boundaries is (5, 3)"),
+        (lambda: ModelConfig(anchor_scales=()), "model.anchor_scales is ()"),
+        (lambda: ModelConfig(dropout=1.0), "model.dropout is 1.0"),
+        (lambda: ModelConfig(frozen_blocks=6), "model.frozen_blocks is 6"),
+        (lambda: DataConfig(canvas=(600, 900)), "data.canvas is (600, 900)"),
+        (lambda: DataConfig(longer_side=500), "data.longer_side is 500"),
+        (lambda: DataConfig(flip_probability=2.0), "data.flip_probability is 2"),
+        (lambda: ProposalConfig(iou_threshold=1.0), "proposals.iou_threshold is 1"),
+        (lambda: Config(batch_size=0), "batch_size is 0"),
+        (lambda: Config(log_every=30), "checkpoint_every is 1000"),
+    ],
+)
+def test_impossible_value_names_field_and_value(make, message):
+    with pytest.raises(UserError) as error:
+        make()
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sed": 1}, "sed"),
+        ({"optimizer": {"lr": 1.0}}, "lr"),
+        ({"seed": "1"}, "seed"),
+        ({"data": {"canvas": [1, 2, 3]}}, "data.canvas"),
+    ],
+)
+def test_json_with_unknown_field_or_wrong_type_is_refused(values, message, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=message) as error:
+        read_config(path)
+    assert str(path) in str(error.value)
+
+
+def test_integers_stand_for_floats():
+    config = config_from_dict({"optimizer": {"learning_rate": 1}}, where="here")
+    assert config.optimizer.learning_rate == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(): return 3", "expected a Config"),
+        ("def get_config(", "SyntaxError"),
+        ("x = 1", "get_config"),
+        (
+            "from frcnn_jax.config import *\n"
+            "def get_config(): return OptimizerConfig(lr=1)",
+            "lr",
+        ),
+        (
+            "from frcnn_jax.config import *\ndef get_config(): return Config(seed='a')",
+            "seed",
+        ),
+    ],
+)
+def test_broken_config_file_is_one_line_with_its_path(text, message, tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_config_file_is_named():
+    with pytest.raises(UserError, match=r"nowhere\.py: no such file"):
+        load_config("nowhere.py")

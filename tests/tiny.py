@@ -1,0 +1,76 @@
+"""A small detector on small drawn pictures, shared by many tests."""
+
+import dataclasses
+
+import numpy as np
+
+from frcnn_jax.config import (
+    AnchorTargetConfig,
+    Config,
+    DataConfig,
+    DetectionConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ProposalConfig,
+    ProposalTargetConfig,
+)
+from frcnn_jax.data import pipeline
+from frcnn_jax.data.records import Batch
+from frcnn_jax.data.sources import open_source
+
+NUM_CLASSES = 6
+
+MODEL = ModelConfig(
+    width=0.125,
+    frozen_blocks=0,
+    rpn_channels=32,
+    head_channels=32,
+    anchor_scales=(1.0, 2.0),
+    pooling="align",
+    proposals=ProposalConfig(
+        pre_nms_train=60,
+        post_nms_train=20,
+        pre_nms_test=60,
+        post_nms_test=10,
+        min_size=4.0,
+    ),
+    anchor_targets=AnchorTargetConfig(num_samples=16),
+    proposal_targets=ProposalTargetConfig(num_samples=8),
+    detection=DetectionConfig(max_detections=5),
+)
+
+DATA = DataConfig(
+    source="shapes",
+    train_split="train",
+    test_split="test",
+    num_train_images=10,
+    num_test_images=9,
+    shapes_size=(56, 64),
+    shorter_side=56,
+    longer_side=64,
+    canvas=(64, 64),
+    max_objects=6,
+)
+
+CONFIG = Config(
+    num_steps=6,
+    batch_size=2,
+    log_every=2,
+    checkpoint_every=4,
+    data=DATA,
+    model=MODEL,
+    optimizer=OptimizerConfig(name="adam", warmup_steps=2, clip_norm=10.0),
+)
+
+
+def first_batch(batch_size: int = 2, canvas: tuple[int, int] = DATA.canvas) -> Batch:
+    """The first images of the drawn training set."""
+    data = dataclasses.replace(DATA, canvas=canvas)
+    source = open_source(data, "train")
+    options = pipeline.options(data)
+    return next(pipeline.evaluation_batches(source, batch_size=batch_size, **options))
+
+
+def take(batch: Batch, index: int) -> Batch:
+    """One image of a batch, as a batch of one."""
+    return Batch(*(np.asarray(field)[index : index + 1] for field in batch))
