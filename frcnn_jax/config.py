@@ -216,6 +216,8 @@ class ModelConfig:
 
     width: float = 1.0
     """Multiplies the channels of VGG16."""
+    backbone_init: Literal["he", "near_identity"] = "he"
+    """Kernels VGG16 starts from; near_identity if it learns from scratch."""
     frozen_blocks: int = 2
     """VGG16 blocks, from the first, that are not trained."""
     rpn_channels: int = 512

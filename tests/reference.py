@@ -1,8 +1,9 @@
 """The ops once more: in NumPy, one box at a time, slow and obvious.
 
-Tests compare `frcnn_jax.ops` with these. Nothing here is shared with the JAX code. Boxes
-are `(y_min, x_min, y_max, x_max)`; a mask says which entries are real. Where a result
-hangs on rounding (thresholds, cells), the arithmetic is float32, as on the device.
+Tests compare `frcnn_jax.ops` with these. Nothing here is shared with the JAX code.
+Boxes are `(y_min, x_min, y_max, x_max)`; a mask says which entries are real. Where a
+result hangs on rounding (thresholds, cells), the arithmetic is float32, as on the
+device.
 """
 
 import math

@@ -55,7 +55,7 @@ def test_recipe_has_the_published_numbers():
 def test_command_line_overrides_nested_fields():
     config = override_config(
         Config(),
-        "--optimizer.learning-rate 5e-4 --data.canvas 1100 1200 --seed 3".split(),
+        ["--optimizer.learning-rate", "5e-4", "--data.canvas", "1100", "1200", "--seed", "3"],
         "train.py",
     )
     assert config.optimizer.learning_rate == 5e-4

@@ -18,7 +18,13 @@ from frcnn_jax import ops
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.models.roi_head import RoIHead
 from frcnn_jax.models.rpn import RPN
-from frcnn_jax.models.vgg16 import STRIDE, VGG16, inside_mask, zero_outside
+from frcnn_jax.models.vgg16 import (
+    STRIDE,
+    VGG16,
+    inside_mask,
+    near_identity,
+    zero_outside,
+)
 
 POOLED_SIZE = (7, 7)
 
@@ -53,8 +59,15 @@ class FasterRCNN(nnx.Module):
         """
         self.config = config
         activation = {"relu": nnx.relu, "none": _identity}[config.activation]
+        kernel_inits = {
+            "he": nnx.initializers.he_normal(),
+            "near_identity": near_identity,
+        }
         self.backbone = VGG16(
-            width=config.width, frozen_blocks=config.frozen_blocks, rngs=rngs
+            width=config.width,
+            frozen_blocks=config.frozen_blocks,
+            kernel_init=kernel_inits[config.backbone_init],
+            rngs=rngs,
         )
         self.rpn = RPN(
             self.backbone.out_channels,

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 
 STRIDE = 16
 
+Initializer = nnx.initializers.Initializer
+
 # Names and output channels of the convolutions, block by block (Simonyan and Zisserman,
 # table 1, column D). A 2 x 2 max pool follows each block but the last.
 BLOCKS = (
@@ -27,13 +29,20 @@ class VGG16(nnx.Module):
     """The 13 convolutions of VGG16, each with ReLU, and 4 of its max pools."""
 
     def __init__(
-        self, *, width: float = 1.0, frozen_blocks: int = 0, rngs: nnx.Rngs
+        self,
+        *,
+        width: float = 1.0,
+        frozen_blocks: int = 0,
+        kernel_init: Initializer = nnx.initializers.he_normal(),  # noqa: B008
+        rngs: nnx.Rngs,
     ) -> None:
-        """Makes the layers, with He initialisation.
+        """Makes the layers; biases are 0.
 
         Args:
           width: multiplies the channels.
           frozen_blocks: no gradient reaches this many blocks, from the first.
+          kernel_init: initial kernels; `near_identity` if all 13 layers are to learn
+            from scratch.
           rngs: source of the initial values.
         """
         self.frozen_blocks = frozen_blocks
@@ -45,7 +54,7 @@ class VGG16(nnx.Module):
                     channels,
                     out_channels,
                     (3, 3),
-                    kernel_init=nnx.initializers.he_normal(),
+                    kernel_init=kernel_init,
                     rngs=rngs,
                 )
                 setattr(self, name, convolution)
@@ -74,6 +83,26 @@ class VGG16(nnx.Module):
             if index + 1 == self.frozen_blocks:
                 x = jax.lax.stop_gradient(x)  # also spares the backward pass
         return x, sizes
+
+
+def near_identity(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    """Makes kernels through which a deep plain network learns from scratch.
+
+    After 13 layers of He initialisation all features look alike, and without batch
+    normalisation they take long to part. Filters without mean ignore what all inputs
+    have in common; a layer that keeps its width starts as the identity plus noise.
+
+    References:
+      Zagoruyko and Komodakis, DiracNets, section 3, for the identity.
+    """
+    kernel = nnx.initializers.he_normal()(key, shape, dtype)
+    in_channels, out_channels = shape[2:]
+    if in_channels == 3:
+        return kernel
+    kernel -= kernel.mean(axis=(0, 1, 2), keepdims=True)
+    if in_channels != out_channels:
+        return kernel
+    return (0.3 * kernel).at[1, 1].add(jnp.eye(in_channels, dtype=dtype))
 
 
 def downsample(

@@ -48,6 +48,9 @@ def select_detections(
     Returns:
       `Detections` of D slots; labels count from 0, the background has none.
 
+    Raises:
+      ValueError: if iou_threshold lies outside (0, 1) or max_detections is negative.
+
     Example:
       >>> detections = select_detections(
       ...     jnp.array([[0.1, 0.2, 0.7]]), jnp.zeros((1, 3, 4)),
@@ -59,6 +62,8 @@ def select_detections(
     References:
       Girshick, Fast R-CNN, section 3.1.
     """
+    if max_detections < 0:
+        raise ValueError(f"max_detections is {max_detections}, expected it >= 0")
     num_rois, num_classes = probabilities.shape[0], probabilities.shape[1] - 1
     scores = probabilities[:, 1:].reshape(-1)
     boxes = decode_boxes(

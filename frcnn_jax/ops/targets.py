@@ -65,6 +65,9 @@ def anchor_targets(
     Returns:
       `AnchorTargets`: labels [N] in {1, 0, -1}, deltas [N, 4].
 
+    Raises:
+      ValueError: if num_samples is negative.
+
     Example:
       >>> anchors = jnp.array([[0.0, 0, 8, 8], [0, 8, 8, 16], [8, 8, 24, 24]])
       >>> targets = anchor_targets(
@@ -76,6 +79,7 @@ def anchor_targets(
     References:
       Ren et al., Faster R-CNN, section 3.1.2.
     """
+    _check_num_samples(num_samples)
     height, width = image_size
     inside = (anchors[:, :2] >= 0.0).all(axis=1)
     inside &= (anchors[:, 2] <= height) & (anchors[:, 3] <= width)
@@ -136,6 +140,9 @@ def proposal_targets(
       `ProposalTargets`: rois [S, 4], labels [S], un-normalised deltas [S, 4], mask [S].
       Where candidates are too few the rest of the S slots is padding.
 
+    Raises:
+      ValueError: if num_samples is negative.
+
     Example:
       >>> targets = proposal_targets(
       ...     jax.random.key(0), jnp.array([[0.0, 0, 8, 8], [0, 20, 8, 28]]),
@@ -147,6 +154,7 @@ def proposal_targets(
     References:
       Girshick, Fast R-CNN, section 2.3.
     """
+    _check_num_samples(num_samples)
     if append_gt:
         proposals = jnp.concatenate([proposals, gt_boxes])
         proposal_mask = jnp.concatenate([proposal_mask, gt_mask])
@@ -179,6 +187,11 @@ def proposal_targets(
         jnp.where(is_object[:, None], deltas, 0.0),
         mask,
     )
+
+
+def _check_num_samples(num_samples: int) -> None:
+    if num_samples < 0:
+        raise ValueError(f"num_samples is {num_samples}, expected it >= 0")
 
 
 def _best(iou: Float[Array, "n m"]) -> tuple[Float[Array, " n"], Int[Array, " n"]]:

@@ -70,7 +70,8 @@ class RunLog:
         self._progress.update(self._task, completed=step, text=text)
         if not self._console.is_terminal:
             rate = values["images_per_second"]
-            self._console.print(f"step {step}: {text}, {rate:.1f} images/s")
+            line = f"step {step}: {text}, {rate:.1f} images/s"
+            self._console.print(line, soft_wrap=True)
 
 
 def _keep_rows(path: Path, last_step: int) -> None:

@@ -88,15 +88,15 @@ def test_grid_anchors_under_jit_equal_eager_ones():
 )
 def test_base_anchors_name_the_option_that_is_wrong(options):
     (name,) = options
-    with pytest.raises(ValueError, match=f"^{name} is "):
+    with pytest.raises(ValueError, match=rf"^{name} is "):
         ops.base_anchors(**options)
 
 
 def test_grid_anchors_name_the_option_that_is_wrong():
     base = ops.base_anchors()
-    with pytest.raises(ValueError, match="^feature_size is "):
+    with pytest.raises(ValueError, match=r"^feature_size is "):
         ops.grid_anchors((-1, 2), base)
-    with pytest.raises(ValueError, match="^stride is "):
+    with pytest.raises(ValueError, match=r"^stride is "):
         ops.grid_anchors((1, 2), base, 0)
 
 

@@ -242,12 +242,12 @@ def test_vmap_equals_a_loop():
 
 @pytest.mark.parametrize("iou_threshold", [0.0, 1.0, -0.3, 30.0, float("nan")])
 def test_a_threshold_outside_0_to_1_is_refused(twelve, iou_threshold):
-    with pytest.raises(ValueError, match="^iou_threshold is "):
+    with pytest.raises(ValueError, match=r"^iou_threshold is "):
         nms(*twelve, iou_threshold=iou_threshold, max_outputs=3)
 
 
 def test_a_negative_number_of_outputs_is_refused(twelve):
-    with pytest.raises(ValueError, match="^max_outputs is -1"):
+    with pytest.raises(ValueError, match=r"^max_outputs is -1"):
         nms(*twelve, iou_threshold=0.5, max_outputs=-1)
 
 

@@ -112,7 +112,7 @@ def test_vmap_equals_a_loop(mask):
 
 
 def test_wrong_arguments_are_refused(key, mask):
-    with pytest.raises(ValueError, match="^max_samples is -1"):
+    with pytest.raises(ValueError, match=r"^max_samples is -1"):
         sample_indices(key, mask, -1)
     with pytest.raises(TypeCheckError):
         sample_indices(key, mask.astype(np.float32), 3)
