@@ -6,18 +6,24 @@ from pathlib import Path
 import jax
 import pytest
 
-_STRICT = {
+_OPTIONS = {
     "jax_numpy_rank_promotion": "raise",
     "jax_default_matmul_precision": "highest",
+    "jax_persistent_cache_min_compile_time_secs": 0.3,
 }
 _DEFAULT_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _strict_jax():
-    """Sets JAX's options for all of tests/, and not for the doctests of frcnn_jax/."""
-    previous = {name: getattr(jax.config, name) for name in _STRICT}
-    for name, value in _STRICT.items():
+def _jax_options(tmp_path_factory):
+    """Sets JAX's options for all of tests/, and not for the doctests of frcnn_jax/.
+
+    What several tests compile is compiled once, through a cache that starts empty.
+    """
+    cache = str(tmp_path_factory.mktemp("compilation_cache"))
+    options = _OPTIONS | {"jax_compilation_cache_dir": cache}
+    previous = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
         jax.config.update(name, value)
     yield
     for name, value in previous.items():

@@ -55,12 +55,12 @@ def test_recipe_has_the_published_numbers():
 def test_command_line_overrides_nested_fields():
     config = override_config(
         Config(),
-        ["--optimizer.learning-rate", "5e-4", "--data.canvas", "1100", "1200", "--seed", "3"],
+        ["--optimizer.learning-rate", "5e-4", "--data.canvas", "1100", "1200"],
         "train.py",
     )
     assert config.optimizer.learning_rate == 5e-4
     assert config.data.canvas == (1100, 1200)
-    assert config.seed == 3
+    assert config.seed == Config().seed
     assert config.model == ModelConfig()
 
 

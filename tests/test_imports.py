@@ -1,6 +1,7 @@
 """The import graph points down, and importing starts nothing."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,14 +58,10 @@ def test_parts_import_only_their_libraries(path):
 
 def test_importing_everything_starts_no_backend():
     code = (
-        "import pkgutil, importlib, frcnn_jax\n"
+        "import importlib, pkgutil, frcnn_jax\n"
         "for module in pkgutil.walk_packages(frcnn_jax.__path__, 'frcnn_jax.'):\n"
         "    importlib.import_module(module.name)\n"
-        "from jax.extend import backend\n"
-        "import jax._src.xla_bridge as bridge\n"
-        "print(len(bridge._backends))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "0"
+    # JAX would fail on a platform that does not exist, if it were started.
+    environment = os.environ | {"JAX_PLATFORMS": "nonsense"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -33,8 +33,8 @@ def read_layers(path: str | Path, backbone: VGG16) -> Layers:
         or type is another.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"model.pretrained: {path}: {error}") from None
     names = [name for block in BLOCKS for name, _ in block]
@@ -113,7 +113,9 @@ def _scale_features(backbone: VGG16, layers: Layers, deviation: Array) -> None:
         _assign(getattr(backbone, name), scaled, bias / deviation)
 
 
-def _assign(convolution: nnx.Conv, kernel: Array, bias: Array) -> None:
+def _assign(
+    convolution: nnx.Conv, kernel: Array | np.ndarray, bias: Array | np.ndarray
+) -> None:
     convolution.kernel[...] = jnp.asarray(kernel)
     convolution.bias[...] = jnp.asarray(bias)
 

@@ -71,7 +71,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {name: value.mean() for name, value in losses._asdict().items()}
-        metrics |= {"loss": loss, "gradient_norm": optax.global_norm(grads)}
+        metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step

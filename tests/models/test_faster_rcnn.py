@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from frcnn_jax.data.records import Batch
-from frcnn_jax.models import Losses
+from frcnn_jax.models import FasterRCNN, Losses
 from frcnn_jax.training.step import init_detector
 from tests import tiny
 
@@ -43,6 +43,14 @@ def detector():
         return model.detect(batch.images, batch.image_sizes, batch.scales)
 
     return params, gradient, detect
+
+
+def graphdef_of(config):
+    """The structure of a detector, without its parameters."""
+    model = nnx.eval_shape(
+        lambda: FasterRCNN(config, tiny.NUM_CLASSES, rngs=nnx.Rngs(0))
+    )
+    return nnx.split(model)[0]
 
 
 def keys_of(batch: Batch):
@@ -137,9 +145,9 @@ def test_images_without_objects_train(detector):
     ],
     ids=lambda options: "-".join(options.values()),
 )
-def test_pooled_features_do_not_depend_on_the_canvas(options):
-    config = dataclasses.replace(tiny.MODEL, **options)
-    graphdef, params = init_detector(config, tiny.NUM_CLASSES, 0)
+def test_pooled_features_do_not_depend_on_the_canvas(detector, options):
+    params, _, _ = detector
+    graphdef = graphdef_of(dataclasses.replace(tiny.MODEL, **options))
     # Reaches over the right and lower border of the feature map of 56 x 64 pixels.
     rois = jnp.array([[[3.0, 5.0, 55.9, 64.0], [50.0, 20.0, 56.0, 30.0]]])
 
@@ -155,7 +163,7 @@ def test_pooled_features_do_not_depend_on_the_canvas(options):
     assert small.any()
 
 
-def test_notebook_ranks_by_the_raw_logit():
+def test_notebook_ranks_by_the_raw_logit(detector):
     # Anchor 1 has the higher object logit, anchor 0 the higher probability.
     logits = jnp.array([[[0.0, 2.0], [9.0, 3.0]]])
     anchors = jnp.array([[[0.0, 0.0, 20.0, 20.0], [30.0, 30.0, 50.0, 50.0]]])
@@ -164,8 +172,7 @@ def test_notebook_ranks_by_the_raw_logit():
     for rank_by in ("probability", "logit"):
         proposals = dataclasses.replace(tiny.MODEL.proposals, rank_by=rank_by)
         config = dataclasses.replace(tiny.MODEL, proposals=proposals)
-        graphdef, params = init_detector(config, tiny.NUM_CLASSES, 0)
-        model = nnx.merge(graphdef, params)
+        model = nnx.merge(graphdef_of(config), detector[0])
         found = model.propose(
             logits, jnp.zeros((1, 2, 4)), anchors, sizes, scales, True
         )

@@ -132,22 +132,15 @@ def test_the_best_anchors_of_random_objects_are_positive_under_jit(key):
 
 
 def test_an_iou_at_a_threshold_is_positive_but_not_negative(key):
-    anchors = jnp.array([[0.0, 0, 10, width] for width in (10, 5, 4, 3)])
-    targets = anchor_targets(
-        key,
-        anchors,
-        anchors[:1],
-        jnp.array([True]),
-        IMAGE_SIZE,
-        positive_iou=0.5,
-        negative_iou=0.4,
-    )
+    anchors = np.float32([[0, 0, 10, width] for width in (10, 7, 3, 2)])
+    targets = anchor_targets(key, anchors, anchors[:1], np.array([True]), IMAGE_SIZE)
     assert targets.labels.tolist() == [1, 1, -1, 0]
 
 
 def test_an_object_that_no_anchor_overlaps_makes_none_positive(key, boxes):
-    far = np.float32([[200, 200, 220, 220]])
-    targets = anchor_targets(key, boxes, far, np.array([True]), IMAGE_SIZE, **ALL)
+    far = np.float32([[200, 200, 220, 220]] * NUM_OBJECTS)
+    mask = np.ones(NUM_OBJECTS, bool)
+    targets = anchor_targets(key, boxes, far, mask, IMAGE_SIZE, **ALL)
     inside = (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2:] <= IMAGE_SIZE).all(axis=1)
     np.testing.assert_array_equal(targets.labels, np.where(inside, 0, -1))
 
@@ -170,7 +163,7 @@ def test_anchors_across_the_border_of_the_true_image_take_no_part(key):
 
 @pytest.mark.parametrize(
     ("num_samples", "options"),
-    [(16, {}), (16, {"positive_fraction": 0.1}), (70, {}), (0, {})],
+    [(16, {}), (16, {"positive_fraction": 0.1}), (70, {})],
 )
 def test_as_many_anchors_are_sampled_as_asked_for(
     key, boxes, objects, num_samples, options
@@ -222,12 +215,18 @@ def test_no_anchor_has_no_target(key, objects):
 
 
 @pytest.mark.parametrize(
-    "ious",
-    [{}, {"positive_iou": 0.7, "negative_iou_high": 0.4, "negative_iou_low": 0.1}],
+    ("append_gt", "ious"),
+    [
+        (True, {}),
+        (False, {}),
+        (
+            False,
+            {"positive_iou": 0.7, "negative_iou_high": 0.4, "negative_iou_low": 0.1},
+        ),
+    ],
 )
-@pytest.mark.parametrize("append_gt", [False, True])
 def test_proposal_labels_equal_the_reference(
-    key, boxes, is_proposal, objects, ious, append_gt
+    key, boxes, is_proposal, objects, append_gt, ious
 ):
     gt_boxes, _, gt_mask = objects
     options = ious if append_gt else {"append_gt": False, **ious}
@@ -310,23 +309,27 @@ def test_background_is_between_the_thresholds(key):
 
 
 @pytest.mark.parametrize(
-    ("num_samples", "positive_fraction"), [(16, 0.25), (60, 0.5), (0, 0.25)]
+    ("num_samples", "options"), [(16, {}), (60, {"positive_fraction": 0.5}), (0, {})]
 )
 def test_as_many_proposals_are_sampled_as_asked_for(
-    key, boxes, is_proposal, objects, num_samples, positive_fraction
+    key, boxes, is_proposal, objects, num_samples, options
 ):
-    candidates, _ = reference.proposal_labels(boxes, is_proposal, *objects)
-    options = {"num_samples": num_samples, "positive_fraction": positive_fraction}
-    targets = proposal_targets(
-        key, boxes, is_proposal, *objects, append_gt=False, **options
-    )
-    num_positive = min((candidates > 0).sum(), int(num_samples * positive_fraction))
-    num_negative = min((candidates == 0).sum(), num_samples - num_positive)
+    gt_boxes, _, gt_mask = objects
+    candidates = np.concatenate([boxes, gt_boxes])
+    candidate_mask = np.concatenate([is_proposal, gt_mask])
+    labels, _ = reference.proposal_labels(candidates, candidate_mask, *objects)
+    options = {"num_samples": num_samples, **options}
+    positive_fraction = options.get("positive_fraction", 0.25)
+    targets = proposal_targets(key, boxes, is_proposal, *objects, **options)
+    num_positive = min((labels > 0).sum(), int(num_samples * positive_fraction))
+    num_negative = min((labels == 0).sum(), num_samples - num_positive)
     assert targets.labels.shape == (num_samples,)
     assert (targets.labels > 0).sum() == num_positive
     assert targets.mask.sum() == num_positive + num_negative
     rois = targets.rois[targets.mask]
-    assert {tuple(roi) for roi in rois} <= {tuple(box) for box in boxes[is_proposal]}
+    assert {tuple(roi) for roi in rois} <= {
+        tuple(box) for box in candidates[candidate_mask]
+    }
 
 
 def test_an_image_without_objects_has_background_proposals_only(

@@ -54,7 +54,7 @@ def test_metrics_have_a_row_for_every_logged_step(run):
 
 
 def test_resumed_run_equals_the_whole_one_bit_for_bit(run, tmp_path, monkeypatch):
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     save = checkpoint.save
@@ -62,12 +62,12 @@ def test_resumed_run_equals_the_whole_one_bit_for_bit(run, tmp_path, monkeypatch
     def save_and_die(checkpoints, state):
         save(checkpoints, state)
         checkpoints.wait_until_finished()
-        raise Killed
+        raise KilledError
 
     config = config_in(tmp_path / "resumed")
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save_and_die)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             loop.train(config)
     # A row that the kill left behind, and one it cut off.
     with (tmp_path / "resumed/metrics.jsonl").open("a") as file:
