@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import jax
 import numpy as np
+from flax import nnx
 
 from frcnn_jax.config import (
     AnchorTargetConfig,
@@ -17,6 +19,7 @@ from frcnn_jax.config import (
 from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
+from frcnn_jax.models import VGG16
 
 NUM_CLASSES = 6
 
@@ -61,6 +64,20 @@ CONFIG = Config(
     model=MODEL,
     optimizer=OptimizerConfig(name="adam", warmup_steps=2, clip_norm=10.0),
 )
+
+
+def make_backbone(seed: int, frozen_blocks: int = 0) -> VGG16:
+    """VGG16 with an eighth of its channels."""
+
+    def make(key):
+        rngs = nnx.Rngs(params=key)
+        return VGG16(width=0.125, frozen_blocks=frozen_blocks, rngs=rngs)
+
+    key = jax.random.key(seed)
+    graphdef, _ = nnx.split(nnx.eval_shape(make, key))
+    # One compilation; made eagerly, each of the 13 layers takes its own.
+    params = jax.jit(lambda key: nnx.to_pure_dict(nnx.state(make(key))))(key)
+    return nnx.merge(graphdef, params)
 
 
 def first_batch(batch_size: int = 2, canvas: tuple[int, int] = DATA.canvas) -> Batch:

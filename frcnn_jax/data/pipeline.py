@@ -22,9 +22,40 @@ _NUM_THREADS = 4
 
 
 def options(config: DataConfig) -> dict[str, Any]:
-    """Picks the options that training and evaluation batches share."""
-    names = ("shorter_side", "longer_side", "canvas", "max_objects", "num_workers")
+    """Picks what all functions here need to know of an image's size and objects."""
+    names = ("shorter_side", "longer_side", "canvas", "max_objects")
     return {name: getattr(config, name) for name in names}
+
+
+def check_source(
+    source: Source,
+    *,
+    shorter_side: int,
+    longer_side: int,
+    canvas: tuple[int, int],
+    max_objects: int,
+) -> None:
+    """Checks that there are images and that all of them fit into a batch.
+
+    At the start rather than at the first such image, which may be hours away.
+
+    Raises:
+      UserError: The source is empty, or an image has too many objects or does not fit
+        into the canvas.
+    """
+    if not source.annotations:
+        raise UserError("the data set has no images")
+    check_max_objects(source.annotations, max_objects)
+    for annotation in source.annotations:
+        height, width = transforms.fit(
+            annotation.image_size, shorter_side=shorter_side, longer_side=longer_side
+        )
+        if height > canvas[0] or width > canvas[1]:
+            raise UserError(
+                f"image {annotation.image_id} is {height}x{width} pixels (height x "
+                f"width) after resizing, but canvas is {canvas[0]}x{canvas[1]}; "
+                "enlarge canvas or reduce longer_side"
+            )
 
 
 def train_batches(
@@ -127,19 +158,12 @@ class _Reader:
     flip_probability: float
 
     def __post_init__(self):
-        annotations = self.source.annotations
-        if not annotations:
-            raise UserError("the data set has no images")
-        check_max_objects(annotations, self.max_objects)
-        # Here rather than at the first such image, which may be hours away.
-        for annotation in annotations:
-            height, width = transforms.fit(annotation.image_size, **self.sides)
-            if height > self.canvas[0] or width > self.canvas[1]:
-                raise UserError(
-                    f"image {annotation.image_id} is {height}x{width} pixels (height x "
-                    f"width) after resizing, but canvas is {self.canvas[0]}x"
-                    f"{self.canvas[1]}; enlarge canvas or reduce longer_side"
-                )
+        check_source(
+            self.source,
+            canvas=self.canvas,
+            max_objects=self.max_objects,
+            **self.sides,
+        )
 
     def read_randomly(self, index: int, rng: np.random.Generator) -> Batch:
         return self._read(index, flip=rng.random() < self.flip_probability)

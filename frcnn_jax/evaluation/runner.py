@@ -44,7 +44,10 @@ def detect_all(
     """Runs the detector over every image, in the order of the source."""
     results = []
     batches = pipeline.evaluation_batches(
-        source, batch_size=config.batch_size, **pipeline.options(config.data)
+        source,
+        batch_size=config.batch_size,
+        num_workers=config.data.num_workers,
+        **pipeline.options(config.data),
     )
     for batch in batches:
         found = jax.device_get(detect_step(params, batch))

@@ -2,13 +2,12 @@
 
 import dataclasses
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import orbax.checkpoint as ocp
 from flax import nnx
 
 from frcnn_jax.config import Config
@@ -22,10 +21,11 @@ from frcnn_jax.models import pretrained
 from frcnn_jax.plotting import plot_metrics
 from frcnn_jax.training import checkpoint
 from frcnn_jax.training.optimizer import make_optimizer, make_schedule
-from frcnn_jax.training.run_log import RunLog
+from frcnn_jax.training.run_log import RunLog, Window
 from frcnn_jax.training.step import (
     Params,
     TrainState,
+    TrainStep,
     init_detector,
     make_train_step,
 )
@@ -55,10 +55,11 @@ def train(config: Config) -> dict[str, Any]:
         if restored is not None:
             state = restored
             _logger.info("continuing after step %d of %s", state.step, work_dir)
-        train_step = make_train_step(graphdef, optimizer)
-        state = _run_steps(
-            config, state, train_step, train_source, checkpoints, work_dir
-        )
+        if int(state.step) < config.num_steps:
+            train_step = make_train_step(graphdef, optimizer)
+            state = _run_steps(
+                config, state, train_step, train_source, checkpoints, work_dir
+            )
     plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
     return _evaluate(config, graphdef, state.params, test_source, work_dir)
 
@@ -89,6 +90,8 @@ def open_sources(config: Config) -> tuple[Source, Source]:
     """Opens the training and the test split, which must have the same classes."""
     train_source = open_source(config.data, config.data.train_split)
     test_source = open_source(config.data, config.data.test_split)
+    for source in (train_source, test_source):
+        pipeline.check_source(source, **pipeline.options(config.data))
     if train_source.class_names != test_source.class_names:
         raise UserError(
             f"data.train_split has the classes {train_source.class_names}, "
@@ -117,47 +120,49 @@ def init_params(config: Config, source: Source) -> tuple[nnx.GraphDef, Params]:
     return graphdef, nnx.to_pure_dict(nnx.state(model))
 
 
-def _run_steps(config, state, train_step, source, checkpoints, work_dir) -> TrainState:
+def _run_steps(
+    config: Config,
+    state: TrainState,
+    train_step: TrainStep,
+    source: Source,
+    checkpoints: ocp.CheckpointManager,
+    work_dir: Path,
+) -> TrainState:
     start_step = int(state.step)
-    if start_step >= config.num_steps:
-        return state
     batches = pipeline.train_batches(
         source,
         batch_size=config.batch_size,
         flip_probability=config.data.flip_probability,
         seed=config.seed,
         start_step=start_step,
+        num_workers=config.data.num_workers,
         **pipeline.options(config.data),
     )
     key = jax.random.key(config.seed)
     schedule = make_schedule(config.optimizer)
+    window = Window()
     with RunLog(work_dir, start_step, config.num_steps) as log:
-        since, waited, window = time.perf_counter(), 0.0, []
         for step in range(start_step + 1, config.num_steps + 1):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - asked
+            batch = window.wait_for(batches)
             state, metrics = train_step(state, key, batch)
-            window.append(metrics)
-            if step % config.log_every == 0 or step == config.num_steps:
-                row = _mean(jax.device_get(window))  # waits for the steps to finish
-                seconds = time.perf_counter() - since
-                row["learning_rate"] = float(schedule(step - 1))
-                row["images_per_second"] = len(window) * config.batch_size / seconds
-                row["input_wait_share"] = waited / seconds
-                log.write(step, row)
-                since, waited, window = time.perf_counter(), 0.0, []
-            if step % config.checkpoint_every == 0 or step == config.num_steps:
+            window.add(metrics)
+            is_last = step == config.num_steps
+            if step % config.log_every == 0 or is_last:
+                learning_rate = {"learning_rate": float(schedule(step - 1))}
+                log.write(step, window.close(config.batch_size) | learning_rate)
+            if step % config.checkpoint_every == 0 or is_last:
                 checkpoint.save(checkpoints, state)
         checkpoints.wait_until_finished()
     return state
 
 
-def _mean(window: list[dict[str, np.ndarray]]) -> dict[str, float]:
-    return {name: float(np.mean([row[name] for row in window])) for name in window[0]}
-
-
-def _evaluate(config, graphdef, params, source, work_dir) -> dict[str, Any]:
+def _evaluate(
+    config: Config,
+    graphdef: nnx.GraphDef,
+    params: Params,
+    source: Source,
+    work_dir: Path,
+) -> dict[str, Any]:
     evaluation = runner.evaluate(graphdef, params, source, config, work_dir)
     report.print_table(evaluation)
     return evaluation
@@ -185,7 +190,9 @@ def _prepare_work_dir(config: Config) -> Path:
     return work_dir
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix="") -> list[str]:
+def _differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+) -> list[str]:
     changes = []
     for name, value in new.items():
         if isinstance(value, dict):

@@ -1,9 +1,13 @@
 """What a run tells while it trains: `metrics.jsonl`, TensorBoard, a progress bar."""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import jax
+import numpy as np
+from jax import Array
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,6 +17,45 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from tensorboardX import SummaryWriter
+
+from frcnn_jax.data.records import Batch
+
+
+class Window:
+    """What happened since the last row: the steps' metrics, and where time went."""
+
+    def __init__(self) -> None:
+        """Begins now."""
+        self._begin()
+
+    def wait_for(self, batches: Iterator[Batch]) -> Batch:
+        """Takes the next batch and counts the seconds it takes to come."""
+        asked = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - asked
+        return batch
+
+    def add(self, metrics: dict[str, Array]) -> None:
+        """Keeps the metrics of a step on the device."""
+        self._metrics.append(metrics)
+
+    def close(self, batch_size: int) -> dict[str, float]:
+        """Waits for the steps, returns the means of the window, begins another."""
+        metrics = jax.device_get(self._metrics)
+        seconds = time.perf_counter() - self._since
+        row = {
+            name: float(np.mean([step[name] for step in metrics]))
+            for name in metrics[0]
+        }
+        row["images_per_second"] = len(metrics) * batch_size / seconds
+        row["input_wait_share"] = self._waited / seconds
+        self._begin()
+        return row
+
+    def _begin(self) -> None:
+        self._metrics: list[dict[str, Array]] = []
+        self._since = time.perf_counter()
+        self._waited = 0.0  # seconds
 
 
 class RunLog:

@@ -16,6 +16,11 @@ from frcnn_jax.models import FasterRCNN, Losses
 Params = dict[str, Any]  # nested: module, layer, "kernel" or "bias"
 
 
+TrainStep = Callable[
+    ["TrainState", Array, Batch], tuple["TrainState", dict[str, Array]]
+]
+
+
 class TrainState(NamedTuple):
     """Everything that a training step changes."""
 
@@ -43,7 +48,7 @@ def init_detector(
 
 def make_train_step(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Array, Batch], tuple[TrainState, dict[str, Array]]]:
+) -> TrainStep:
     """Makes the jitted update; it takes over the memory of the state it is given.
 
     The randomness of an image comes from the run's key, the step and the image's index,

@@ -9,33 +9,20 @@ from flax import nnx
 from frcnn_jax.errors import UserError
 from frcnn_jax.models.pretrained import load_into, read_layers
 from frcnn_jax.models.vgg16 import BLOCKS, VGG16
+from tests import tiny
 
 NAMES = [name for block in BLOCKS for name, _ in block]
 SIZES = jnp.array([[40, 44], [48, 36]])
 
 
-def _make(key) -> VGG16:
-    return VGG16(width=0.125, rngs=nnx.Rngs(params=key))
-
-
-# One compilation; made eagerly, each of the 13 layers takes its own.
-_make_params = jax.jit(lambda key: nnx.to_pure_dict(nnx.state(_make(key))))
-
-
-def make_backbone(seed: int) -> VGG16:
-    key = jax.random.key(seed)
-    graphdef, _ = nnx.split(nnx.eval_shape(_make, key))
-    return nnx.merge(graphdef, _make_params(key))
-
-
 @pytest.fixture
 def backbone():
-    return make_backbone(0)
+    return tiny.make_backbone(0)
 
 
 def arrays_of(num_layers: int) -> dict[str, np.ndarray]:
     """Layers as strong as ImageNet's: features far beyond 1."""
-    other = make_backbone(1)
+    other = tiny.make_backbone(1)
     arrays = {}
     for name in NAMES[:num_layers]:
         layer = getattr(other, name)

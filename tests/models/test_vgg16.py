@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from frcnn_jax.models.vgg16 import BLOCKS, VGG16, max_pool, zero_outside
+from frcnn_jax.models.vgg16 import (
+    BLOCKS,
+    VGG16,
+    max_pool,
+    near_identity,
+    zero_outside,
+)
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
 def backbone():
-    return VGG16(width=0.125, frozen_blocks=2, rngs=nnx.Rngs(params=jax.random.key(0)))
+    """The structure and parameters of a small VGG16 with two frozen blocks."""
+    graphdef, state = nnx.split(tiny.make_backbone(0, frozen_blocks=2))
+    return graphdef, nnx.to_pure_dict(state)
 
 
 def image(height, width):
@@ -40,10 +49,11 @@ def test_canvas_does_not_change_features(backbone):
     height, width = 70, 45  # no multiples of 16
     x = image(height, width)
     sizes = jnp.array([[height, width]])
-    alone, alone_sizes = backbone(x, sizes)
-    padded, padded_sizes = backbone(
-        jnp.pad(x, ((0, 0), (0, 26), (0, 19), (0, 0))), sizes
-    )
+    graphdef, params = backbone
+    features = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x, sizes))
+    alone, alone_sizes = features(params, x)
+    canvas = jnp.pad(x, ((0, 0), (0, 26), (0, 19), (0, 0)))
+    padded, padded_sizes = features(params, canvas)
     assert alone.shape[1:3] == (4, 2)
     np.testing.assert_array_equal(padded_sizes, alone_sizes)
     np.testing.assert_array_equal(alone_sizes, [[4, 2]])
@@ -53,14 +63,13 @@ def test_canvas_does_not_change_features(backbone):
 
 
 def test_no_gradient_reaches_frozen_blocks(backbone):
-    graphdef, state = nnx.split(backbone)
-    params = nnx.to_pure_dict(state)
+    graphdef, params = backbone
     sizes = jnp.array([[32, 32]])
 
     def total(params):
         return nnx.merge(graphdef, params)(image(32, 32), sizes)[0].sum()
 
-    grads = jax.grad(total)(params)
+    grads = jax.jit(jax.grad(total))(params)
     for index, block in enumerate(BLOCKS):
         for name, _ in block:
             reached = bool(jnp.any(grads[name]["kernel"] != 0.0))
@@ -77,6 +86,23 @@ def test_max_pool_gradient_goes_to_the_maximum():
     x = jnp.array([[1.0, 2.0, 9.0], [4.0, 3.0, 9.0]])[None, :, :, None]
     gradient = jax.grad(lambda x: max_pool(x).sum())(x)
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 0, 0], [1, 0, 0]])
+
+
+def test_near_identity_passes_features_on_where_the_width_stays():
+    kernel = near_identity(jax.random.key(0), (3, 3, 16, 16))
+    noise = kernel - jnp.zeros_like(kernel).at[1, 1].set(jnp.eye(16))
+    he = np.sqrt(2.0 / (9 * 16))
+    assert float(noise.std()) == pytest.approx(0.3 * he, rel=0.1)
+    np.testing.assert_allclose(noise.sum(axis=(0, 1, 2)), 0.0, atol=1e-5)
+
+
+def test_near_identity_widens_and_reads_pictures_as_he_does():
+    kernel = near_identity(jax.random.key(0), (3, 3, 16, 32))
+    assert float(kernel.std()) == pytest.approx(np.sqrt(2.0 / (9 * 16)), rel=0.1)
+    np.testing.assert_allclose(kernel.sum(axis=(0, 1, 2)), 0.0, atol=1e-5)
+    of_pixels = near_identity(jax.random.key(0), (3, 3, 3, 16))
+    he = nnx.initializers.he_normal()(jax.random.key(0), (3, 3, 3, 16))
+    np.testing.assert_array_equal(of_pixels, he)
 
 
 def test_zero_outside_keeps_the_image():

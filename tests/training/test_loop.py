@@ -157,3 +157,10 @@ def test_partially_pretrained_start_uses_training_images(data_root, tmp_path):
         params["backbone"]["conv2_1"]["kernel"], kernels["conv2_1_W"]
     )
     assert not params["backbone"]["conv5_3"]["bias"].any()
+
+
+def test_image_that_does_not_fit_leaves_no_run_directory(tmp_path):
+    data = dataclasses.replace(tiny.DATA, max_objects=1)
+    with pytest.raises(UserError, match="max_objects is 1"):
+        loop.train(config_in(tmp_path / "run", data=data))
+    assert not (tmp_path / "run").exists()
