@@ -1,7 +1,7 @@
 """Drawn shapes, from scratch, on a CPU in minutes: try everything out with this one.
 
 The whole two-stage detector with a quarter of VGG16's channels. Nothing is pretrained,
-hence Adam and nothing frozen; the anchors fit objects of 21 to 62 pixels.
+hence Adam and nothing frozen; the anchors fit objects of 24 to 62 pixels.
 """
 
 from frcnn_jax.config import (
@@ -19,10 +19,10 @@ from frcnn_jax.config import (
 def get_config() -> Config:
     return Config(
         work_dir="runs/shapes",
-        num_steps=1500,
+        num_steps=1600,
         batch_size=4,
         log_every=20,
-        checkpoint_every=500,
+        checkpoint_every=400,
         data=DataConfig(
             source="shapes",
             train_split="train",
@@ -62,7 +62,7 @@ def get_config() -> Config:
             weight_decay=1e-4,
             bias_rate_factor=1.0,
             warmup_steps=100,
-            boundaries=(1150, 1400),
+            boundaries=(1200, 1500),
             clip_norm=10.0,
         ),
     )

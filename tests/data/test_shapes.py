@@ -67,7 +67,7 @@ def test_the_data_set_is_as_varied_as_described(source):
 def test_boxes_have_the_promised_sizes_and_lie_inside(source):
     boxes = np.concatenate([annotation.boxes for annotation in source.annotations])
     sides = boxes[:, 2:] - boxes[:, :2]
-    assert sides.min() >= round(0.22 * 96)
+    assert sides.min() >= round(0.25 * 96)
     assert sides.max() <= round(0.65 * 96)
     ratio = sides[:, 0] / sides[:, 1]
     assert ratio.min() >= 0.47  # A half, but for the rounding to whole pixels.

@@ -18,7 +18,7 @@ CLASS_NAMES = ("ellipse", "rectangle", "triangle", "cross", "ring", "star")
 
 # Probability of 0, 1, .. 4 objects in an image.
 _NUM_OBJECTS = (0.08, 0.22, 0.26, 0.24, 0.2)
-_SIDE_RANGE = (0.22, 0.65)  # Of the shorter side of the image.
+_SIDE_RANGE = (0.25, 0.65)  # Of the shorter side of the image.
 _DIFFICULT = 0.07
 _DIFFICULT_OPACITY = (0.2, 0.35)
 _MAX_COVERED = 0.2  # Of the smaller of two boxes.
@@ -35,7 +35,7 @@ class _Object(NamedTuple):
 class ShapesSource:
     """Pictures of ellipses, rectangles, triangles, crosses, rings and stars.
 
-    Objects differ in size (each side 22 to 65 percent of the image's shorter side),
+    Objects differ in size (each side 25 to 65 percent of the image's shorter side),
     aspect ratio (0.5 to 2) and colour, stand on noisy, striped, checked or graded
     ground and may cover one another in part. About 8 percent of the images show none.
     About 7 percent of the objects are `difficult`: they are nearly transparent.
