@@ -19,7 +19,7 @@ from frcnn_jax.config import (
 def get_config() -> Config:
     return Config(
         work_dir="runs/shapes",
-        num_steps=1600,
+        num_steps=2200,
         batch_size=4,
         log_every=20,
         checkpoint_every=400,
@@ -62,7 +62,7 @@ def get_config() -> Config:
             weight_decay=1e-4,
             bias_rate_factor=1.0,
             warmup_steps=100,
-            boundaries=(1200, 1500),
+            boundaries=(1750, 2050),
             clip_norm=10.0,
         ),
     )
