@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 
@@ -48,8 +49,7 @@ def train(config: Config) -> dict[str, Any]:
     graphdef, params = init_params(config, train_source)
     work_dir = _prepare_work_dir(config)
 
-    optimizer = make_optimizer(config.optimizer, config.model.frozen_blocks)
-    state = TrainState(jnp.int32(0), params, optimizer.init(params))
+    optimizer, state = _first_state(config, params)
     with checkpoint.open_checkpoints(work_dir) as checkpoints:
         restored = checkpoint.restore_latest(checkpoints, state)
         if restored is not None:
@@ -77,8 +77,7 @@ def evaluate(work_dir: Path, split: str | None = None) -> dict[str, Any]:
     config = read_config(work_dir / "config.json")
     source = open_source(config.data, split or config.data.test_split)
     graphdef, params = init_detector(config.model, len(source.class_names), config.seed)
-    optimizer = make_optimizer(config.optimizer, config.model.frozen_blocks)
-    state = TrainState(jnp.int32(0), params, optimizer.init(params))
+    _, state = _first_state(config, params)
     with checkpoint.open_checkpoints(work_dir) as checkpoints:
         restored = checkpoint.restore_latest(checkpoints, state)
     if restored is None:
@@ -118,6 +117,13 @@ def init_params(config: Config, source: Source) -> tuple[nnx.GraphDef, Params]:
     images = model.normalize(jnp.asarray(batch.images), sizes)
     pretrained.load_into(model.backbone, layers, images, sizes.astype(jnp.int32))
     return graphdef, nnx.to_pure_dict(nnx.state(model))
+
+
+def _first_state(
+    config: Config, params: Params
+) -> tuple[optax.GradientTransformation, TrainState]:
+    optimizer = make_optimizer(config.optimizer, config.model.frozen_blocks)
+    return optimizer, TrainState(jnp.int32(0), params, optimizer.init(params))
 
 
 def _run_steps(
