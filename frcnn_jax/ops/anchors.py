@@ -10,6 +10,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from frcnn_jax.ops.checks import checked
+
 
 def base_anchors(
     scales: Sequence[int | float] = (8, 16, 32),
@@ -52,6 +54,7 @@ def base_anchors(
     return jnp.asarray(np.stack(corners, axis=1), jnp.float32)
 
 
+@checked
 def grid_anchors(
     feature_size: tuple[int, int], base: Float[Array, "a 4"], stride: int = 16
 ) -> Float[Array, "n 4"]:

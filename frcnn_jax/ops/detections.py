@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
+from frcnn_jax.ops.checks import checked
 from frcnn_jax.ops.nms import batched_nms, take_selected
 
 
@@ -22,6 +23,7 @@ class Detections(NamedTuple):
     mask: Array  # [D] bool, False for padding
 
 
+@checked
 def select_detections(
     probabilities: Float[Array, "r c"],
     deltas: Float[Array, "r c 4"],

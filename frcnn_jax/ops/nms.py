@@ -9,18 +9,36 @@ as the tile has boxes, and it is the greedy answer. In practice it takes a few r
 Boxes are `(y_min, x_min, y_max, x_max)` in pixels; one image each.
 """
 
-import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
-from frcnn_jax.ops.boxes import box_iou
+from frcnn_jax.ops.boxes import pairwise_iou
+from frcnn_jax.ops.checks import checked
 
-TILE_SIZE = 256
+TILE_SIZE = 64
 
 
+class _Boxes(NamedTuple):
+    """Boxes as columns, for fast loops, with what must come along."""
+
+    columns: Float[Array, "4 n"]
+    classes: Int[Array, " n"] | None  # None: all of one class
+    indices: Int[Array, " n"]  # into the caller's boxes
+
+    def tile(self, number):
+        return jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(
+                x, number * TILE_SIZE, TILE_SIZE, axis=-1
+            ),
+            self,
+        )
+
+
+@checked
 def nms(
     boxes: Float[Array, "n 4"],
     scores: Float[Array, " n"],
@@ -33,7 +51,7 @@ def nms(
 
     Args:
       boxes: [N, 4] boxes, in pixels. A box without area overlaps nothing; nor does one
-        with a NaN coordinate.
+        with a coordinate that is NaN or infinite.
       scores: [N] scores of any floating type; a NaN is never selected. Equal scores go
         to the lower index.
       mask: [N] which boxes take part; all when absent.
@@ -60,17 +78,10 @@ def nms(
       The tiles follow TensorFlow's non_max_suppression_padded, which is wrong for
       thresholds under 0.5 in its widespread copies.
     """
-    classes = jnp.zeros(scores.shape, jnp.int32)
-    return batched_nms(
-        boxes,
-        scores,
-        classes,
-        mask,
-        iou_threshold=iou_threshold,
-        max_outputs=max_outputs,
-    )
+    return _nms(boxes, scores, None, mask, iou_threshold, max_outputs)
 
 
+@checked
 def batched_nms(
     boxes: Float[Array, "n 4"],
     scores: Float[Array, " n"],
@@ -104,34 +115,7 @@ def batched_nms(
       >>> print(indices, valid)
       [1 0 0] [ True  True False]
     """
-    if not 0.0 < iou_threshold < 1.0:
-        raise ValueError(f"iou_threshold is {iou_threshold}, expected it in (0, 1)")
-    if max_outputs < 0:
-        raise ValueError(f"max_outputs is {max_outputs}, expected it >= 0")
-    num_boxes = boxes.shape[0]
-    if num_boxes == 0 or max_outputs == 0:
-        empty = jnp.zeros(max_outputs, jnp.int32)
-        return empty, empty.astype(bool)
-
-    candidate = ~jnp.isnan(scores)
-    if mask is not None:
-        candidate &= mask
-    # Candidates first, by descending score; the sort is stable, so ties keep order.
-    order = jnp.lexsort((-scores, ~candidate)).astype(jnp.int32)
-    tile_size = min(TILE_SIZE, num_boxes)
-    num_tiles = -(-num_boxes // tile_size)
-    padding = (0, num_tiles * tile_size - num_boxes)
-    order = jnp.pad(order, padding)
-    candidate = jnp.pad(candidate[order[:num_boxes]], padding)
-    return _select_tile_by_tile(
-        boxes.astype(jnp.float32)[order],
-        classes[order],
-        candidate,
-        order,
-        iou_threshold,
-        max_outputs,
-        tile_size,
-    )
+    return _nms(boxes, scores, classes, mask, iou_threshold, max_outputs)
 
 
 def take_selected(
@@ -145,48 +129,70 @@ def take_selected(
     return jnp.where(valid, values[indices], jnp.zeros((), values.dtype))
 
 
-def _select_tile_by_tile(
-    boxes, classes, candidate, order, iou_threshold, max_outputs, tile_size
-):
-    """Runs over tiles of sorted boxes until the list is full or the boxes are spent."""
-    num_tiles = boxes.shape[0] // tile_size
+def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
+    if not 0.0 < iou_threshold < 1.0:
+        raise ValueError(f"iou_threshold is {iou_threshold}, expected it in (0, 1)")
+    if max_outputs < 0:
+        raise ValueError(f"max_outputs is {max_outputs}, expected it >= 0")
+    num_boxes = boxes.shape[0]
+    if num_boxes == 0 or max_outputs == 0:
+        empty = jnp.zeros(max_outputs, jnp.int32)
+        return empty, empty.astype(bool)
+
+    candidate = ~jnp.isnan(scores)
+    if mask is not None:
+        candidate &= mask
+    # By descending score; a NaN comes last, behind -inf. The sort is stable: ties keep
+    # their order.
+    order = jnp.argsort(jnp.where(candidate, -scores, jnp.nan)).astype(jnp.int32)
+    order = jnp.pad(order, (0, -num_boxes % TILE_SIZE))
+    ranked = _Boxes(
+        boxes.astype(jnp.float32)[order].T,
+        None if classes is None else classes[order],
+        order,
+    )
+    kept, count = _select_tile_by_tile(
+        ranked, candidate.sum(dtype=jnp.int32), iou_threshold, max_outputs
+    )
+    valid = jnp.arange(max_outputs) < count
+    return jnp.where(valid, kept.indices[:max_outputs], 0), valid
+
+
+def _select_tile_by_tile(ranked, num_candidates, iou_threshold, max_outputs):
+    """Runs over tiles until max_outputs are kept or the candidates are spent."""
 
     def unfinished(state):
-        tile, count, *_ = state
-        return (tile < num_tiles) & (count < max_outputs)
+        tile, _, count = state
+        return (tile * TILE_SIZE < num_candidates) & (count < max_outputs)
 
     def select_from_tile(state):
-        tile, count, kept_boxes, kept_classes, kept_indices = state
-        slice_tile = functools.partial(
-            jax.lax.dynamic_slice_in_dim,
-            start_index=tile * tile_size,
-            slice_size=tile_size,
-        )
-        tile_boxes, tile_classes = slice_tile(boxes), slice_tile(classes)
-        overlaps = functools.partial(
-            _overlaps, boxes=tile_boxes, classes=tile_classes, threshold=iou_threshold
-        )
-        free = slice_tile(candidate) & ~overlaps(kept_boxes, kept_classes).any(axis=0)
-        keep = _settle_tile(overlaps(tile_boxes, tile_classes), free)
+        number, kept, count = state
+        tile = ranked.tile(number)
+        free = number * TILE_SIZE + jnp.arange(TILE_SIZE) < num_candidates
 
-        slots = jnp.where(keep, count + jnp.cumsum(keep) - 1, max_outputs)
-        return (
-            tile + 1,
-            count + keep.sum(dtype=jnp.int32),
-            kept_boxes.at[slots].set(tile_boxes, mode="drop"),
-            kept_classes.at[slots].set(tile_classes, mode="drop"),
-            kept_indices.at[slots].set(slice_tile(order), mode="drop"),
-        )
+        def suppress(kept_tile, free):
+            overlap = _overlap(kept.tile(kept_tile), tile, iou_threshold)
+            return free & ~overlap.any(axis=0)
 
-    state = (
-        jnp.int32(0),
-        jnp.int32(0),
-        jnp.zeros((max_outputs, 4), boxes.dtype),  # empty boxes overlap nothing
-        jnp.zeros(max_outputs, classes.dtype),
-        jnp.zeros(max_outputs, jnp.int32),
+        kept_tiles = (count + TILE_SIZE - 1) // TILE_SIZE
+        free = jax.lax.fori_loop(0, kept_tiles, suppress, free)
+        keep = _settle_tile(_overlap(tile, tile, iou_threshold), free)
+
+        slots = jnp.where(keep, count + jnp.cumsum(keep) - 1, kept.indices.shape[0])
+        kept = jax.tree.map(
+            lambda kept, new: kept.at[..., slots].set(new, mode="drop"), kept, tile
+        )
+        return number + 1, kept, count + keep.sum(dtype=jnp.int32)
+
+    num_slots = max_outputs + -max_outputs % TILE_SIZE
+    kept = jax.tree.map(
+        # Boxes of zeros overlap nothing.
+        lambda x: jnp.zeros((*x.shape[:-1], num_slots), x.dtype),
+        ranked,
     )
-    _, count, _, _, indices = jax.lax.while_loop(unfinished, select_from_tile, state)
-    return indices, jnp.arange(max_outputs) < count
+    state = (jnp.int32(0), kept, jnp.int32(0))
+    _, kept, count = jax.lax.while_loop(unfinished, select_from_tile, state)
+    return kept, count
 
 
 def _settle_tile(overlap: Bool[Array, "t t"], free: Bool[Array, " t"]):
@@ -207,6 +213,8 @@ def _settle_tile(overlap: Bool[Array, "t t"], free: Bool[Array, " t"]):
     return jax.lax.while_loop(unsettled, suppress, state)[1]
 
 
-def _overlaps(other_boxes, other_classes, *, boxes, classes, threshold):
-    same_class = other_classes[:, None] == classes[None]
-    return same_class & (box_iou(other_boxes, boxes) > threshold)
+def _overlap(boxes: _Boxes, other: _Boxes, iou_threshold) -> Bool[Array, "n k"]:
+    overlap = pairwise_iou(boxes.columns, other.columns) > iou_threshold
+    if boxes.classes is None:
+        return overlap
+    return overlap & (boxes.classes[:, None] == other.classes[None])

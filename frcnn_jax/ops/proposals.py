@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
+from frcnn_jax.ops.checks import checked
 from frcnn_jax.ops.nms import nms, take_selected
 
 
@@ -22,6 +23,7 @@ class Proposals(NamedTuple):
     mask: Array  # [P] bool, False for padding
 
 
+@checked
 def propose(
     objectness: Float[Array, " n"],
     deltas: Float[Array, "n 4"],

@@ -7,16 +7,21 @@ cells are real, and the result is that of the map cut to this size.
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-# Look-ups along an axis that cover one bin: a window serves bins of 1 to this many
-# times its own length.
-LOOK_UPS = 2
+from frcnn_jax.ops.checks import checked
+from frcnn_jax.ops.range_max import range_max
+
+# RoIs that `roi_align` handles at once: a row of the map for each of their bins must
+# stay in memory.
+ALIGNED_TOGETHER = 16
 
 
+@checked
 def roi_pool(
     features: Float[Array, "h w c"],
     rois: Float[Array, "r 4"],
@@ -41,8 +46,9 @@ def roi_pool(
         traced; all of it when absent.
 
     Returns:
-      [R, P, Q, C] maxima; 0 for a bin without a cell. Where cells tie the gradient is
-      shared among them.
+      [R, P, Q, C] maxima; 0 for a bin without a cell, and for a RoI with a coordinate
+      that is NaN or infinite. Where cells tie the gradient goes to the first of them in
+      reading order, as in Caffe and torchvision.
 
     Raises:
       ValueError: if output_size or stride is not positive, or rounding is unknown.
@@ -65,6 +71,8 @@ def roi_pool(
     if rounding not in bin_edges:
         raise ValueError(f'rounding is {rounding!r}, expected "round" or "floor"')
     edges = bin_edges[rounding]
+    is_finite = jnp.isfinite(rois).all(axis=1)
+    rois = jnp.where(is_finite[:, None], rois, 0.0)
     y_begin, y_end = edges(
         rois[:, 0] / stride, rois[:, 2] / stride, output_size[0], feature_size[0]
     )
@@ -72,19 +80,13 @@ def roi_pool(
         rois[:, 1] / stride, rois[:, 3] / stride, output_size[1], feature_size[1]
     )
 
-    # All look-ups address one table [levels * levels * H * W, C], a row a window.
-    y_level, y_cells = _cover(y_begin, y_end, height)  # [R, P], [R, P, LOOK_UPS]
-    x_level, x_cells = _cover(x_begin, x_end, width)
-    table = _window_maxima(features)
-    level = y_level[:, :, None] * len(_windows(width)) + x_level[:, None, :]
-    row = y_cells[:, :, None, :, None] * width + x_cells[:, None, :, None, :]
-    row += level[..., None, None] * (height * width)
-    maxima = table[row.reshape(*level.shape, LOOK_UPS**2)].max(axis=3)
-
+    maxima = range_max(features, (y_begin, y_end), (x_begin, x_end))
     empty = (y_end <= y_begin)[:, :, None] | (x_end <= x_begin)[:, None, :]
+    empty |= ~is_finite[:, None, None]
     return jnp.where(empty[..., None], 0.0, maxima).astype(features.dtype)
 
 
+@checked
 def roi_align(
     features: Float[Array, "h w c"],
     rois: Float[Array, "r 4"],
@@ -99,7 +101,7 @@ def roi_align(
 
     Bilinear weights and the average are separable, so each RoI is two small matrix
     products, `weights_y @ features @ weights_x.T`; no gather, no scatter, and a
-    deterministic gradient on every platform.
+    deterministic gradient on every platform, for features and RoIs.
 
     Args:
       features: [H, W, C] feature map.
@@ -112,7 +114,8 @@ def roi_align(
       feature_size: see `roi_pool`.
 
     Returns:
-      [R, P, Q, C] averages; samples more than a cell outside the map count as 0.
+      [R, P, Q, C] averages; samples more than a cell outside the map count as 0, and so
+      do those of a RoI with a coordinate that is NaN or infinite.
 
     Raises:
       ValueError: if output_size, stride or sampling_ratio is not positive.
@@ -138,16 +141,21 @@ def roi_align(
         begin, end = low / stride - offset, high / stride - offset
         if not aligned:
             end = jnp.maximum(end, begin + 1.0)
-        return _bilinear_weights(begin, end, num_bins, sampling_ratio, size, num_cells)
+        weights = _bilinear_weights(
+            begin, end, num_bins, sampling_ratio, size, num_cells
+        )
+        return weights.astype(features.dtype)
 
-    weights_y = weights(
-        rois[:, 0], rois[:, 2], output_size[0], feature_size[0], features.shape[0]
-    )
-    weights_x = weights(
-        rois[:, 1], rois[:, 3], output_size[1], feature_size[1], features.shape[1]
-    )
-    rows = jnp.einsum("rph,hwc->rpwc", weights_y.astype(features.dtype), features)
-    return jnp.einsum("rqw,rpwc->rpqc", weights_x.astype(features.dtype), rows)
+    def align(roi):
+        (height, width, _), (rows, columns) = features.shape, output_size
+        weights_y = weights(roi[0], roi[2], rows, feature_size[0], height)
+        weights_x = weights(roi[1], roi[3], columns, feature_size[1], width)
+        lines = jnp.einsum("ph,hwc->pwc", weights_y, features)
+        # A copy of the weights for each line: the products then need no transposition.
+        weights_x = jnp.broadcast_to(weights_x[None], (rows, columns, width))
+        return jnp.einsum("pqw,pwc->pqc", weights_x, lines)
+
+    return jax.lax.map(align, rois, batch_size=ALIGNED_TOGETHER)
 
 
 def _check_options(output_size: tuple[int, int], stride: int) -> None:
@@ -197,66 +205,13 @@ def _round_half_away(x: Array) -> Array:
     return jnp.sign(x) * jnp.floor(jnp.abs(x) + 0.5)
 
 
-def _windows(num_cells: int) -> tuple[int, ...]:
-    """Lists window lengths, each serving bins up to the length of the next."""
-    windows = [1]
-    while windows[-1] * LOOK_UPS < num_cells:
-        windows.append(windows[-1] * LOOK_UPS + 1)
-    return tuple(windows)
-
-
-def _cover(begin: Int[Array, "r p"], end: Int[Array, "r p"], num_cells: int):
-    """Finds the windows that together cover exactly the cells from begin to end.
-
-    Returns the level [R, P] of the longest window that fits, and the first cells
-    [R, P, LOOK_UPS] of its copies: end to end, the last ones pushed back inside.
-    """
-    windows = jnp.asarray(_windows(num_cells))
-    length = jnp.maximum(end - begin, 1)
-    level = (length[..., None] >= windows[None, None]).sum(axis=-1) - 1
-    window = windows[level]
-    steps = jnp.arange(LOOK_UPS)[None, None] * window[..., None]
-    cells = begin[..., None] + jnp.minimum(steps, (length - window)[..., None])
-    return level, jnp.clip(cells, 0, num_cells - 1)
-
-
-def _window_maxima(features: Float[Array, "h w c"]) -> Float[Array, "n c"]:
-    """Computes the maximum over the window that begins at each cell, for every size."""
-    height, width, channels = features.shape
-    tables = [
-        _running_maximum(_running_maximum(features, y_window, 0), x_window, 1)
-        for y_window in _windows(height)
-        for x_window in _windows(width)
-    ]
-    return jnp.stack(tables).reshape(-1, channels)
-
-
-def _running_maximum(x: Array, window: int, axis: int) -> Array:
-    """Computes the maximum of `window` successive entries, by doubling."""
-    length = 1
-    while length < window:
-        shift = min(length, window - length)
-        x = jnp.maximum(x, _shifted(x, shift, axis))
-        length += shift
-    return x
-
-
-def _shifted(x: Array, shift: int, axis: int) -> Array:
-    """Moves entries towards 0; the end repeats: no window inside the map reads it."""
-    tail = jnp.take(x, jnp.full(min(shift, x.shape[axis]), -1), axis=axis)
-    kept = jnp.take(x, jnp.arange(shift, x.shape[axis]), axis=axis)
-    return jnp.concatenate([kept, tail], axis=axis)
-
-
 def _bilinear_weights(begin, end, num_bins, sampling_ratio, size, num_cells):
-    """Computes [R, bins, cells] weights, the mean over the samples of each bin."""
-    fractions = (jnp.arange(num_bins * sampling_ratio) + 0.5) / (
-        num_bins * sampling_ratio
-    )
-    samples = begin[:, None] + (end - begin)[:, None] * fractions[None]  # [R, bins * s]
+    """Computes [bins, cells] weights, the mean over the samples of each bin."""
+    num_samples = num_bins * sampling_ratio
+    samples = begin + (end - begin) * (jnp.arange(num_samples) + 0.5) / num_samples
     inside = (samples >= -1.0) & (samples <= size)
     samples = jnp.clip(samples, 0.0, size - 1.0)
     cells = jnp.arange(num_cells, dtype=jnp.float32)
-    weights = jnp.maximum(1.0 - jnp.abs(samples[..., None] - cells[None, None]), 0.0)
-    weights = jnp.where(inside[..., None], weights, 0.0)
-    return weights.reshape(-1, num_bins, sampling_ratio, num_cells).mean(axis=2)
+    weights = jnp.maximum(1.0 - jnp.abs(samples[:, None] - cells[None]), 0.0)
+    weights = jnp.where(inside[:, None], weights, 0.0)
+    return weights.reshape(num_bins, sampling_ratio, num_cells).mean(axis=1)

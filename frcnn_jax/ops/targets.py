@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key, Shaped
 
 from frcnn_jax.ops.boxes import ImageSize, box_iou, encode_boxes
+from frcnn_jax.ops.checks import checked
 from frcnn_jax.ops.sampling import sample_indices
 
 
@@ -32,6 +33,7 @@ class ProposalTargets(NamedTuple):
     mask: Array  # [S] bool, False for padding
 
 
+@checked
 def anchor_targets(
     key: Key[Array, ""],
     anchors: Float[Array, "n 4"],
@@ -105,6 +107,7 @@ def anchor_targets(
     return AnchorTargets(labels, jnp.where(labels[:, None] == 1, deltas, 0.0))
 
 
+@checked
 def proposal_targets(
     key: Key[Array, ""],
     proposals: Float[Array, "p 4"],

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import TypeCheckError
 
 from frcnn_jax import ops
 
@@ -101,5 +100,5 @@ def test_grid_anchors_name_the_option_that_is_wrong():
 
 
 def test_a_template_of_the_wrong_shape_is_refused():
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(ValueError, match=r": base has shape"):
         ops.grid_anchors((1, 2), jnp.zeros((9, 3)))

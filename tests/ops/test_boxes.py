@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import TypeCheckError
 
 from frcnn_jax import ops
 from tests import reference
@@ -172,11 +171,11 @@ def test_vmap_equals_a_loop(boxes, anchors):
 
 def test_wrong_shapes_are_refused():
     boxes, triples = jnp.zeros((3, 4)), jnp.zeros((3, 3))
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(ValueError, match=r": other has shape"):
         ops.box_iou(boxes, triples)
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(ValueError, match=r": boxes has shape"):
         ops.encode_boxes(boxes, jnp.zeros((2, 4)))
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(ValueError, match=r": deltas has shape"):
         ops.decode_boxes(boxes, triples)
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(ValueError, match=r": image_size has shape"):
         ops.clip_boxes(boxes, jnp.zeros(4))
