@@ -6,6 +6,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from frcnn_jax.models.conv import convolve
+
 
 class RPN(nnx.Module):
     """A 3 x 3 convolution and two 1 x 1 convolutions beside one another."""
@@ -30,7 +32,14 @@ class RPN(nnx.Module):
         """
         init = nnx.initializers.normal(0.01)
         self.activation = activation
-        self.conv = nnx.Conv(in_channels, channels, (3, 3), kernel_init=init, rngs=rngs)
+        self.conv = nnx.Conv(
+            in_channels,
+            channels,
+            (3, 3),
+            kernel_init=init,
+            conv_general_dilated=convolve,
+            rngs=rngs,
+        )
         self.score = nnx.Conv(
             channels, num_anchors * 2, (1, 1), kernel_init=init, rngs=rngs
         )

@@ -10,6 +10,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from frcnn_jax.models.conv import convolve
+
 STRIDE = 16
 
 Initializer = nnx.initializers.Initializer
@@ -55,6 +57,7 @@ class VGG16(nnx.Module):
                     out_channels,
                     (3, 3),
                     kernel_init=kernel_init,
+                    conv_general_dilated=convolve,
                     rngs=rngs,
                 )
                 setattr(self, name, convolution)

@@ -1,0 +1,103 @@
+"""A convolution that is as fast to train on the CPU as on other platforms."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+# Cells of the map in one matrix product: they and their gradients stay in the cache.
+BLOCK_CELLS = 2048
+
+
+def convolve(
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "m n i o"],
+    strides,
+    padding,
+    **options,
+) -> Float[Array, "b h2 w2 o"]:
+    """Does `jax.lax.conv_general_dilated`, for stride 1, with a fast kernel gradient.
+
+    For use as `nnx.Conv(..., conv_general_dilated=convolve)`. XLA's gradient for the
+    kernel takes 3 to 6 times as long as the convolution on the CPU. The same sums are a
+    few matrix products: for each tap of the kernel, the features, shifted by the tap,
+    times the gradient. On other platforms this is XLA's own.
+
+    Args:
+      x: [B, H, W, I] features.
+      kernel: [M, N, I, O] kernel.
+      strides: 1 along each axis.
+      padding: (before, after) along each axis, or "SAME" or "VALID".
+      **options: further arguments of `jax.lax.conv_general_dilated`.
+
+    Returns:
+      [B, H', W', O] features.
+    """
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(
+            x.shape[1:3], kernel.shape[:2], strides, padding
+        )
+    plain = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=strides,
+        padding=padding,
+        **options,
+    )
+
+    @jax.custom_vjp
+    def apply(x, kernel):
+        return plain(x, kernel)
+
+    def backward(operands, gradient):
+        x, kernel = operands
+        (x_gradient,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
+        (kernel_gradient,) = jax.lax.platform_dependent(
+            x,
+            gradient,
+            cpu=lambda x, gradient: (_kernel_gradient(x, kernel, gradient, padding),),
+            default=lambda x, gradient: jax.linear_transpose(
+                functools.partial(plain, x), kernel
+            )(gradient),
+        )
+        return x_gradient, kernel_gradient
+
+    apply.defvjp(lambda x, kernel: (plain(x, kernel), (x, kernel)), backward)
+    return apply(x, kernel)
+
+
+def _kernel_gradient(x, kernel, gradient, padding):
+    """Adds up the products of one block of rows after the other."""
+    height, width = gradient.shape[1:3]
+    num_rows = min(height, max(1, BLOCK_CELLS // (x.shape[0] * width)))
+    num_blocks = -(-height // num_rows)
+    missing = num_blocks * num_rows - height
+    gradient = jnp.pad(gradient, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    (top, bottom), (left, right) = padding
+    x = jnp.pad(x, ((0, 0), (top, bottom + missing), (left, right), (0, 0)))
+
+    def add_block(total, block):
+        rows = jax.lax.dynamic_slice_in_dim(
+            x, block * num_rows, num_rows + kernel.shape[0] - 1, axis=1
+        )
+        rows_gradient = jax.lax.dynamic_slice_in_dim(
+            gradient, block * num_rows, num_rows, axis=1
+        )
+        products = [
+            [
+                jnp.einsum(
+                    "bhwi,bhwo->io",
+                    rows[:, m : m + num_rows, n : n + width],
+                    rows_gradient,
+                    preferred_element_type=jnp.float32,
+                )
+                for n in range(kernel.shape[1])
+            ]
+            for m in range(kernel.shape[0])
+        ]
+        return total + jnp.array(products), None
+
+    total = jnp.zeros(kernel.shape, jnp.float32)
+    total, _ = jax.lax.scan(add_block, total, jnp.arange(num_blocks))
+    return total.astype(kernel.dtype)
