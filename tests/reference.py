@@ -160,7 +160,8 @@ def select_detections(
 
 
 def round_half_away(x):
-    return math.copysign(math.floor(abs(x) + 0.5), x)
+    # In Python's float64: in float32 the sum of 0.49999997 and 0.5 is 1.
+    return math.copysign(math.floor(abs(float(x)) + 0.5), x)
 
 
 def rounded_bins(low, high, num_bins, size):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
 from frcnn_jax.ops.checks import checked
@@ -17,10 +17,10 @@ from frcnn_jax.ops.nms import batched_nms, take_selected
 class Detections(NamedTuple):
     """Objects found, best first, padded."""
 
-    boxes: Array  # [D, 4] in pixels, inside the image; padding is zero
-    scores: Array  # [D] probabilities; padding is zero
-    labels: Array  # [D] int32 classes, from 0; padding is zero
-    mask: Array  # [D] bool, False for padding
+    boxes: Float[Array, "d 4"]  # in pixels, inside the image; padding is zero
+    scores: Float[Array, " d"]  # probabilities; padding is zero
+    labels: Int[Array, " d"]  # classes, from 0; padding is zero
+    mask: Bool[Array, " d"]  # False for padding
 
 
 @checked

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
 from frcnn_jax.ops.checks import checked
@@ -18,9 +18,9 @@ from frcnn_jax.ops.nms import nms, take_selected
 class Proposals(NamedTuple):
     """Boxes that probably hold an object, best first, padded."""
 
-    boxes: Array  # [P, 4] in pixels, inside the image; padding is zero
-    scores: Array  # [P] objectness; padding is zero
-    mask: Array  # [P] bool, False for padding
+    boxes: Float[Array, "p 4"]  # in pixels, inside the image; padding is zero
+    scores: Float[Array, " p"]  # objectness; padding is zero
+    mask: Bool[Array, " p"]  # False for padding
 
 
 @checked

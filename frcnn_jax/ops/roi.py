@@ -167,7 +167,7 @@ def _check_options(output_size: tuple[int, int], stride: int) -> None:
 
 def _rounded_bins(low, high, num_bins, size):
     """Computes [R, bins] first cell and end of each bin, as the CUDA kernel does."""
-    begin, end = _round_half_away(low), _round_half_away(high)
+    begin, end = jax.lax.round(low), jax.lax.round(high)  # half away from zero
     length = jnp.maximum(end - begin + 1.0, 1.0).astype(jnp.int32)
     bin_length = _divide(length, num_bins)[:, None]
     bins = jnp.arange(num_bins, dtype=jnp.float32)[None]
@@ -199,10 +199,6 @@ def _divide(length: Int[Array, " r"], count: int) -> Float[Array, " r"]:
     heads, tails = jnp.asarray([heads, fractions - heads], jnp.float32)
     whole, rest = jnp.divmod(length, count)
     return (whole + heads[rest]) + tails[rest]
-
-
-def _round_half_away(x: Array) -> Array:
-    return jnp.sign(x) * jnp.floor(jnp.abs(x) + 0.5)
 
 
 def _bilinear_weights(begin, end, num_bins, sampling_ratio, size, num_cells):

@@ -20,17 +20,17 @@ from frcnn_jax.ops.sampling import sample_indices
 class AnchorTargets(NamedTuple):
     """Targets of the region proposal network."""
 
-    labels: Array  # [N] int32: 1 object, 0 background, -1 takes no part in the loss
-    deltas: Array  # [N, 4] towards the object it overlaps most; 0 unless the label is 1
+    labels: Int[Array, " n"]  # 1 object, 0 background, -1 takes no part in the loss
+    deltas: Float[Array, "n 4"]  # towards the object it overlaps most; 0 unless label 1
 
 
 class ProposalTargets(NamedTuple):
     """A sample of proposals and what the RoI head shall make of them."""
 
-    rois: Array  # [S, 4] boxes in pixels, objects first; padding is zero
-    labels: Array  # [S] int32: 0 background, class + 1 otherwise
-    deltas: Array  # [S, 4] un-normalised; 0 for the background and padding
-    mask: Array  # [S] bool, False for padding
+    rois: Float[Array, "s 4"]  # boxes in pixels, objects first; padding is zero
+    labels: Int[Array, " s"]  # 0 background, class + 1 otherwise
+    deltas: Float[Array, "s 4"]  # un-normalised; 0 for the background and padding
+    mask: Bool[Array, " s"]  # False for padding
 
 
 @checked

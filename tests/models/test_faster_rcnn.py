@@ -77,10 +77,27 @@ def test_losses_are_finite_and_of_every_image(detector):
     )
 
 
-def test_losses_and_gradient_do_not_depend_on_the_canvas(detector):
+def cut(batch: Batch, size: tuple[int, int]) -> Batch:
+    """Cuts images and objects to (height, width); the canvas stays."""
+    height, width = size
+    images = np.zeros_like(batch.images)
+    images[:, :height, :width] = batch.images[:, :height, :width]
+    boxes = np.clip(batch.boxes, 0.0, [height, width] * 2).astype(np.float32)
+    has_area = (boxes[..., 2:] > boxes[..., :2]).all(axis=-1) & batch.box_mask
+    return batch._replace(
+        images=images,
+        image_sizes=np.full_like(batch.image_sizes, size),
+        boxes=np.where(has_area[..., None], boxes, 0.0),
+        box_mask=has_area,
+    )
+
+
+@pytest.mark.parametrize("size", [(56, 64), (64, 50), (37, 61), (33, 17)])
+def test_losses_and_gradient_do_not_depend_on_the_canvas(detector, size):
     params, gradient, _ = detector
-    small = tiny.take(tiny.first_batch(2, (64, 64)), 0)
-    large = tiny.take(tiny.first_batch(2, (80, 112)), 0)
+    small = cut(tiny.take(tiny.first_batch(2, (64, 64)), 0), size)
+    large = cut(tiny.take(tiny.first_batch(2, (80, 112)), 0), size)
+    assert small.box_mask.any()
     grads, losses = gradient(params, keys_of(small), small)
     large_grads, large_losses = gradient(params, keys_of(large), large)
     assert_close(large_losses, losses)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from frcnn_jax import ops
 from tests import reference
@@ -184,6 +185,59 @@ def test_a_key_gives_its_anchors_again_and_another_key_others(key, boxes, object
     assert_same(sample(key, *arguments), sample(key, *arguments))
     other = sample(jax.random.key(1), *arguments)
     assert (other.labels != sample(key, *arguments).labels).any()
+
+
+@pytest.fixture(scope="module")
+def five_matches_and_eight_misses():
+    """Anchors or proposals of which one object matches five, in between the others."""
+    gt_boxes = np.array([[10.0, 10, 30, 30]], np.float32)
+    match, miss = gt_boxes[0] + [0, 0, 1, 0], np.array([32.0, 10, 50, 30])
+    is_match = np.isin(np.arange(13), [0, 3, 4, 7, 12])
+    boxes = np.where(is_match[:, None], match, miss).astype(np.float32)
+    return boxes, is_match, gt_boxes
+
+
+def assert_uniform(choices, candidates):
+    """One candidate a key: a chi-square test of how often each was chosen."""
+    counts = np.bincount(choices, minlength=len(candidates))
+    assert (counts[~candidates] == 0).all()
+    assert scipy.stats.chisquare(counts[candidates]).pvalue > 1e-3
+
+
+def test_every_anchor_is_equally_likely_to_be_sampled(five_matches_and_eight_misses):
+    boxes, is_match, gt_boxes = five_matches_and_eight_misses
+
+    @jax.jit
+    @jax.vmap
+    def sample(key):
+        arguments = (boxes, gt_boxes, np.ones(1, bool), IMAGE_SIZE)
+        return ops.anchor_targets(key, *arguments, num_samples=2).labels
+
+    labels = np.asarray(sample(jax.random.split(jax.random.key(2), 2000)))
+    assert ((labels == 1).sum(axis=1) == 1).all()
+    assert ((labels == 0).sum(axis=1) == 1).all()
+    assert_uniform((labels == 1).argmax(axis=1), is_match)
+    assert_uniform((labels == 0).argmax(axis=1), ~is_match)
+
+
+def test_every_proposal_is_equally_likely_to_be_sampled(five_matches_and_eight_misses):
+    boxes, is_match, gt_boxes = five_matches_and_eight_misses
+    boxes = boxes + np.arange(13, dtype=np.float32)[:, None] / 1024  # tells them apart
+
+    @jax.jit
+    @jax.vmap
+    def sample(key):
+        arguments = (boxes, np.ones(13, bool), gt_boxes, np.zeros(1, int), [True])
+        arguments = map(jnp.asarray, arguments)
+        options = {"num_samples": 2, "positive_fraction": 0.5, "append_gt": False}
+        return ops.proposal_targets(key, *arguments, **options)
+
+    targets = jax.device_get(sample(jax.random.split(jax.random.key(3), 2000)))
+    assert targets.mask.all()
+    assert (targets.labels == [1, 0]).all()
+    chosen = (targets.rois[:, :, None] == boxes[None, None]).all(axis=3).argmax(axis=2)
+    assert_uniform(chosen[:, 0], is_match)
+    assert_uniform(chosen[:, 1], ~is_match)
 
 
 def test_padding_changes_no_anchor_target(key, boxes, objects):

@@ -1,0 +1,142 @@
+"""Times the ops beside torchvision's and prints a table: `python -m benchmarks.ops`.
+
+Ours and the peer's run in turn in one process; figures are medians. Without torch and
+torchvision only ours are timed. Ratios are what counts: machines differ, and one
+machine differs from hour to hour.
+"""
+
+import argparse
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import peers, training
+from benchmarks.timing import HEADER, Case, environment, measure
+from frcnn_jax import ops
+
+IMAGE_SIZE = (608, 800)  # pixels
+MAP_SIZE = (50, 50, 512)
+NUM_ROIS, STRIDE = 128, 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    args = parser.parse_args()
+
+    print(f"{environment()}, {args.dtype}, medians of {args.repeats}\n\n{HEADER}")
+    generators = {
+        "nms": nms_cases,
+        "roi": functools.partial(roi_cases, args.dtype),
+        "targets": target_cases,
+        "step": training.step_cases,
+        "vgg16": functools.partial(training.vgg16_cases, args.dtype),
+    }
+    seconds = {}
+    for name, cases in generators.items():
+        if args.only in name:
+            for case in cases():
+                row = measure(case, args.repeats)
+                seconds[case.name] = row.seconds
+                print(row, flush=True)
+    if training.STEP in seconds:
+        share = seconds[training.NO_LAYERS] / seconds[training.STEP]
+        print(f"\n{training.NO_LAYERS}: {share:.1%} of the {training.STEP}")
+
+
+def nms_cases() -> Iterator[Case]:
+    rng = np.random.default_rng(0)
+    for num_boxes, max_outputs, target in ((12_000, 2_000, 20), (6_000, 300, 80)):
+        boxes = random_boxes(rng, num_boxes)
+        scores = rng.random(num_boxes, np.float32)
+        yield Case(
+            "nms",
+            f"{num_boxes:,} -> {max_outputs:,}, IoU 0.7",
+            functools.partial(ops.nms, iou_threshold=0.7, max_outputs=max_outputs),
+            (boxes, scores),
+            peers.nms(boxes, scores, 0.7),
+            f">= {target}",
+        )
+    # A box for each class of each RoI, near one another, as the RoI head makes them.
+    boxes = np.repeat(random_boxes(rng, 300), 20, axis=0)
+    boxes += rng.normal(0.0, 4.0, boxes.shape).astype(np.float32)
+    scores = rng.random(len(boxes), np.float32)
+    classes = np.tile(np.arange(20, dtype=np.int32), 300)
+    for max_outputs in (300, 6_000):
+        yield Case(
+            "batched_nms",
+            f"300 boxes x 20 classes -> {max_outputs:,}, IoU 0.3",
+            functools.partial(
+                ops.batched_nms, iou_threshold=0.3, max_outputs=max_outputs
+            ),
+            (boxes, scores, classes),
+            peers.batched_nms(boxes, scores, classes, 0.3),
+            ">= 2" if max_outputs == 300 else "",
+        )
+
+
+def roi_cases(dtype: str) -> Iterator[Case]:
+    rng = np.random.default_rng(0)
+    features = jnp.maximum(rng.normal(size=MAP_SIZE), 0.0).astype(dtype)
+    corners = np.sort(rng.uniform(0, STRIDE * MAP_SIZE[0], (NUM_ROIS, 2, 2)), axis=1)
+    rois = corners.reshape(NUM_ROIS, 4).astype(np.float32)
+    cotangent = jnp.asarray(rng.normal(size=(NUM_ROIS, 7, 7, MAP_SIZE[2])), dtype)
+    size = f"{NUM_ROIS} RoIs, {'x'.join(map(str, MAP_SIZE))}"
+    ops_options = {"roi_pool": {}, "roi_align": {"sampling_ratio": 2, "aligned": True}}
+    for name, options in ops_options.items():
+        pool = functools.partial(getattr(ops, name), **options)
+        peer = functools.partial(peers.roi, name, features, rois, **options)
+
+        def with_gradient(features, rois, cotangent, pool=pool):
+            pooled, pull_back = jax.vjp(lambda x: pool(x, rois), features)
+            return pooled, pull_back(cotangent)
+
+        yield Case(
+            f"{name} forward",
+            size,
+            pool,
+            (features, rois),
+            peer(),
+            ">= 1.0" if name == "roi_pool" else "",
+        )
+        yield Case(
+            f"{name} forward + gradient",
+            size,
+            with_gradient,
+            (features, rois, cotangent),
+            peer(cotangent=cotangent),
+            ">= 1.0",
+        )
+
+
+def target_cases() -> Iterator[Case]:
+    rng = np.random.default_rng(0)
+    anchors = ops.grid_anchors(MAP_SIZE[:2], ops.base_anchors())
+    image_size = np.array([800.0, 800.0], np.float32)
+    gt_boxes = random_boxes(rng, 20)
+    yield Case(
+        "anchor_targets",
+        f"{len(anchors):,} anchors, 20 boxes",
+        ops.anchor_targets,
+        (jax.random.key(0), anchors, gt_boxes, np.ones(20, bool), image_size),
+        target="<= 8 ms",
+    )
+
+
+def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+    """[count, 4] boxes within the image, sides of about 90 pixels, log-normal."""
+    centers = rng.uniform(0.0, IMAGE_SIZE, (count, 2))
+    sides = np.exp(rng.normal(4.5, 0.7, (count, 2)))
+    boxes = np.concatenate([centers - sides / 2, centers + sides / 2], axis=1)
+    return np.clip(boxes, 0.0, IMAGE_SIZE * 2).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Cases of `benchmarks.ops` about the training step and its backbone."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks import peers
+from benchmarks.timing import Case
+from frcnn_jax.config import ModelConfig, OptimizerConfig
+from frcnn_jax.data.records import Batch
+from frcnn_jax.models import FasterRCNN
+from frcnn_jax.models.vgg16 import VGG16
+from frcnn_jax.training.optimizer import make_optimizer
+from frcnn_jax.training.step import TrainState, init_detector, make_train_step
+
+HEIGHT, WIDTH = 608, 800
+NUM_CLASSES, NUM_BOXES = 20, 20
+STEP = "training step"
+NO_LAYERS = "what is neither convolution nor fc"
+
+
+def step_cases() -> Iterator[Case]:
+    """The whole step of the VOC recipe, then what is neither convolution nor fc."""
+    rng = np.random.default_rng(0)
+    batch = _batch(rng)
+    size = f"{HEIGHT}x{WIDTH}"
+
+    graphdef, params = init_detector(ModelConfig(), NUM_CLASSES, 0)
+    optimizer = make_optimizer(OptimizerConfig(), ModelConfig().frozen_blocks)
+    state = TrainState(jnp.int32(0), params, optimizer.init(params))
+    train_step = make_train_step(graphdef, optimizer)
+    yield Case(
+        STEP,
+        size,
+        train_step.__wrapped__,  # without donation: it runs on the same state again
+        (state, jax.random.key(0), batch),
+    )
+
+    num_rois = ModelConfig().proposal_targets.num_samples
+    cells = (HEIGHT // 16, WIDTH // 16)
+    inputs = {
+        "features": np.maximum(rng.normal(size=(1, *cells, 512)), 0.0),
+        "rpn": (
+            rng.normal(size=(1, cells[0] * cells[1] * 9, 2)),
+            rng.normal(0.0, 0.1, (1, cells[0] * cells[1] * 9, 4)),
+        ),
+        "head": (
+            rng.normal(size=(num_rois, NUM_CLASSES + 1)),
+            rng.normal(0.0, 0.1, (num_rois, NUM_CLASSES + 1, 4)),
+        ),
+    }
+    inputs = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), inputs)
+    yield Case(
+        NO_LAYERS,
+        size,
+        _without_layers,
+        (inputs, jax.random.split(jax.random.key(0), 1), batch),
+        target="<= 6 % of the step",
+    )
+
+
+def vgg16_cases(dtype: str) -> Iterator[Case]:
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(1, HEIGHT, WIDTH, 3)), dtype)
+    cotangent = rng.normal(size=(1, HEIGHT // 16, WIDTH // 16, 512))
+    cotangent = jnp.asarray(cotangent, dtype)
+    sizes = np.array([[HEIGHT, WIDTH]], np.int32)
+    graphdef, params = nnx.split(VGG16(frozen_blocks=2, rngs=nnx.Rngs(0)))
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+
+    def forward_backward(params, images, cotangent):
+        features, pull_back = jax.vjp(
+            lambda params: nnx.merge(graphdef, params)(images, sizes)[0], params
+        )
+        return features, pull_back(cotangent)
+
+    yield Case(
+        "VGG16 forward + backward, blocks 1-2 frozen",
+        f"{HEIGHT}x{WIDTH}, batch 1",
+        forward_backward,
+        (params, images, cotangent),
+        peers.vgg16(images, cotangent, frozen_blocks=2),
+        ">= 0.95",
+    )
+
+
+def _without_layers(inputs, keys, batch: Batch):
+    """The losses and their gradients, given what the layers would have computed."""
+
+    def loss(inputs):
+        detector = FasterRCNN(ModelConfig(width=1 / 64), NUM_CLASSES, rngs=nnx.Rngs(0))
+        cells = jnp.array([[HEIGHT // 16, WIDTH // 16]])
+        detector.backbone = lambda images, sizes: (inputs["features"], cells)
+        detector.rpn = lambda features: inputs["rpn"]
+
+        def head(pooled, key):  # sums, so that a gradient flows back through the pool
+            logits, deltas = inputs["head"]
+            return logits + pooled.sum(axis=(1, 2, 3))[:, None], deltas
+
+        detector.head = head
+        losses = detector.losses(
+            keys,
+            batch.images,
+            batch.image_sizes,
+            batch.scales,
+            batch.boxes,
+            batch.labels,
+            batch.box_mask,
+        )
+        return losses.total.mean(), losses
+
+    return jax.value_and_grad(loss, has_aux=True)(inputs)
+
+
+def _batch(rng: np.random.Generator) -> Batch:
+    corners = np.sort(rng.uniform(0.0, 1.0, (1, NUM_BOXES, 2, 2)), axis=2)
+    boxes = (corners * [HEIGHT, WIDTH]).reshape(1, NUM_BOXES, 4)
+    return Batch(
+        images=rng.integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype(np.uint8),
+        image_sizes=np.array([[HEIGHT, WIDTH]], np.float32),
+        scales=np.ones((1, 2), np.float32),
+        boxes=boxes.astype(np.float32),
+        labels=rng.integers(0, NUM_CLASSES, (1, NUM_BOXES)).astype(np.int32),
+        box_mask=np.ones((1, NUM_BOXES), bool),
+        indices=np.zeros(1, np.int32),
+        image_mask=np.ones(1, bool),
+    )

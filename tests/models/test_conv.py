@@ -1,0 +1,92 @@
+"""The convolution's gradients, against those of XLA's own convolution."""
+
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from frcnn_jax.models import conv
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def gradients(convolution, x, kernel, padding, cotangent):
+    def apply(x, kernel):
+        return convolution(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS)
+
+    result, pull_back = jax.vjp(apply, x, kernel)
+    return result, *pull_back(cotangent)
+
+
+@pytest.mark.parametrize("block_cells", [1, 40, 2048])
+@pytest.mark.parametrize(
+    ("shape", "kernel_size", "padding"),
+    [
+        ((2, 13, 9, 5), (3, 3), "SAME"),
+        ((1, 8, 8, 4), (3, 3), ((1, 1), (1, 1))),
+        ((3, 1, 1, 2), (3, 3), "SAME"),
+        ((1, 7, 10, 3), (3, 2), "VALID"),
+        ((1, 6, 5, 3), (1, 1), "SAME"),
+        ((1, 6, 5, 3), (5, 3), ((4, 0), (1, 2))),
+    ],
+)
+def test_the_gradients_equal_xlas(shape, kernel_size, padding, block_cells):
+    rng = np.random.default_rng(0)
+    # Whole numbers: the sums are exact in any order.
+    x = rng.integers(-4, 5, shape).astype(np.float32)
+    kernel = rng.integers(-4, 5, (*kernel_size, shape[-1], 6)).astype(np.float32)
+    result = jax.eval_shape(
+        lambda x, kernel: jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS
+        ),
+        x,
+        kernel,
+    )
+    cotangent = rng.integers(-4, 5, result.shape).astype(np.float32)
+    arguments = (x, kernel, padding, cotangent)
+    expected = gradients(jax.lax.conv_general_dilated, *arguments)
+    with mock.patch.object(conv, "BLOCK_CELLS", block_cells):
+        actual = gradients(conv.convolve, *arguments)
+    for value, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def test_sums_of_bfloat16_products_are_float32():
+    # 4096 ones add up to 256 in bfloat16.
+    x = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
+    kernel = jnp.zeros((1, 1, 1, 1), jnp.bfloat16)
+    _, _, gradient = gradients(conv.convolve, x, kernel, "SAME", jnp.ones_like(x))
+    assert gradient.dtype == jnp.bfloat16
+    assert gradient.item() == 4096.0
+
+
+def test_vmap_equals_a_loop():
+    rng = np.random.default_rng(1)
+    x = rng.integers(-4, 5, (3, 2, 6, 5, 2)).astype(np.float32)
+    cotangent = rng.integers(-4, 5, (3, 2, 6, 5, 4)).astype(np.float32)
+    kernel = rng.integers(-4, 5, (3, 3, 2, 4)).astype(np.float32)
+
+    def one(x, cotangent):
+        return gradients(conv.convolve, x, kernel, "SAME", cotangent)
+
+    together = jax.vmap(one)(x, cotangent)
+    for index in range(3):
+        alone = one(x[index], cotangent[index])
+        for value, other in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(value[index], other)
+
+
+def test_a_layer_of_flax_takes_it_in():
+    x = np.random.default_rng(2).normal(size=(1, 9, 7, 3)).astype(np.float32)
+    layers = [
+        nnx.Conv(3, 8, (3, 3), rngs=nnx.Rngs(0), **options)
+        for options in ({}, {"conv_general_dilated": conv.convolve})
+    ]
+    grads = [nnx.grad(lambda layer: (layer(x) ** 2).sum())(layer) for layer in layers]
+    np.testing.assert_array_equal(layers[0](x), layers[1](x))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *grads
+    )
