@@ -1,10 +1,11 @@
 """Exact greedy non-maximum suppression with static shapes.
 
-The boxes, sorted by score, are taken in tiles. A tile loses the boxes that an earlier
-tile's survivor overlaps; what is left inside it is settled by a fix-point: a box stays
-unless a box before it in the tile stays and overlaps it. Every round settles at least
-one more box for good, so the fix-point is reached, at the latest, after as many rounds
-as the tile has boxes, and it is the greedy answer. In practice it takes a few rounds.
+The best boxes are ranked, some thousand a round, since the list is mostly full before
+all need ranking. A round's boxes are taken in tiles. A tile loses the boxes that an
+earlier tile's survivor overlaps; what is left inside it is settled by a fix-point: a
+box stays unless a box before it in the tile stays and overlaps it. Every pass settles
+at least one more box for good, so the fix-point is reached, at the latest, after as
+many passes as the tile has boxes, and it is the greedy answer. Mostly it takes a few.
 
 Boxes are `(y_min, x_min, y_max, x_max)` in pixels; one image each.
 """
@@ -19,7 +20,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from frcnn_jax.ops.boxes import pairwise_iou
 from frcnn_jax.ops.checks import checked
 
-TILE_SIZE = 64
+TILE_SIZE = 64  # boxes compared with one another at once
+ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
 
 
 class _Boxes(NamedTuple):
@@ -139,36 +141,83 @@ def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
         empty = jnp.zeros(max_outputs, jnp.int32)
         return empty, empty.astype(bool)
 
-    candidate = ~jnp.isnan(scores)
+    padding = -num_boxes % TILE_SIZE
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores = jnp.pad(jnp.where(scores == 0.0, 0.0, scores), (0, padding))  # -0 is 0
+    candidate = ~jnp.isnan(scores) & (jnp.arange(len(scores)) < num_boxes)
     if mask is not None:
-        candidate &= mask
-    # By descending score; a NaN comes last, behind -inf. The sort is stable: ties keep
-    # their order.
-    order = jnp.argsort(jnp.where(candidate, -scores, jnp.nan)).astype(jnp.int32)
-    order = jnp.pad(order, (0, -num_boxes % TILE_SIZE))
-    ranked = _Boxes(
-        boxes.astype(jnp.float32)[order].T,
-        None if classes is None else classes[order],
-        order,
+        candidate &= jnp.pad(mask, (0, padding))
+    boxes = _Boxes(
+        jnp.pad(boxes.astype(jnp.float32), ((0, padding), (0, 0))).T,
+        None if classes is None else jnp.pad(classes, (0, padding)),
+        jnp.arange(len(scores), dtype=jnp.int32),
     )
-    kept, count = _select_tile_by_tile(
-        ranked, candidate.sum(dtype=jnp.int32), iou_threshold, max_outputs
-    )
+    kept, count = _select(boxes, scores, candidate, iou_threshold, max_outputs)
     valid = jnp.arange(max_outputs) < count
     return jnp.where(valid, kept.indices[:max_outputs], 0), valid
 
 
-def _select_tile_by_tile(ranked, num_candidates, iou_threshold, max_outputs):
-    """Runs over tiles until max_outputs are kept or the candidates are spent."""
+def _select(boxes, scores, candidate, iou_threshold, max_outputs):
+    """Runs over rounds until max_outputs are kept or the candidates are spent."""
+    num_boxes = len(scores)
+    round_size = max(ROUND_SIZE, 2 * max_outputs)
+    round_size = min(round_size + -round_size % TILE_SIZE, num_boxes)
+    num_rounds = -(-num_boxes // round_size) + 1  # those of -inf begin a round
+
+    def unfinished(state):
+        number, left, _, count = state
+        return (number < num_rounds) & left.any() & (count < max_outputs)
+
+    def select_from_round(state):
+        number, left, kept, count = state
+        order, num_ranked = _rank(scores, left, round_size)
+        kept, count = _select_tile_by_tile(
+            jax.tree.map(lambda x: x[..., order], boxes),
+            num_ranked,
+            kept,
+            count,
+            iou_threshold,
+            max_outputs,
+        )
+        is_ranked = jnp.arange(round_size) < num_ranked
+        left = left.at[order].set(left[order] & ~is_ranked)
+        return number + 1, left, kept, count
+
+    num_slots = max_outputs + -max_outputs % TILE_SIZE
+    kept = jax.tree.map(
+        # Boxes of zeros overlap nothing.
+        lambda x: jnp.zeros((*x.shape[:-1], num_slots), x.dtype),
+        boxes,
+    )
+    state = (jnp.int32(0), candidate, kept, jnp.int32(0))
+    return jax.lax.while_loop(unfinished, select_from_round, state)[2:]
+
+
+def _rank(scores, left, count):
+    """Finds the best of the boxes left, ties by index, and how many these are.
+
+    Scores of -inf, which `top_k` cannot tell from boxes that are not left, come when
+    all others are spent, by index.
+    """
+    above = left & (scores > -jnp.inf)
+    index = jnp.arange(len(scores), dtype=scores.dtype)
+    key = jnp.where(above.any(), scores, -index)
+    eligible = jnp.where(above.any(), above, left)
+    _, order = jax.lax.top_k(jnp.where(eligible, key, -jnp.inf), count)
+    return order, jnp.minimum(eligible.sum(dtype=jnp.int32), count)
+
+
+def _select_tile_by_tile(ranked, num_ranked, kept, count, iou_threshold, max_outputs):
+    """Runs over tiles until max_outputs are kept or the ranked boxes are spent."""
 
     def unfinished(state):
         tile, _, count = state
-        return (tile * TILE_SIZE < num_candidates) & (count < max_outputs)
+        return (tile * TILE_SIZE < num_ranked) & (count < max_outputs)
 
     def select_from_tile(state):
         number, kept, count = state
         tile = ranked.tile(number)
-        free = number * TILE_SIZE + jnp.arange(TILE_SIZE) < num_candidates
+        free = number * TILE_SIZE + jnp.arange(TILE_SIZE) < num_ranked
 
         def suppress(kept_tile, free):
             overlap = _overlap(kept.tile(kept_tile), tile, iou_threshold)
@@ -184,15 +233,8 @@ def _select_tile_by_tile(ranked, num_candidates, iou_threshold, max_outputs):
         )
         return number + 1, kept, count + keep.sum(dtype=jnp.int32)
 
-    num_slots = max_outputs + -max_outputs % TILE_SIZE
-    kept = jax.tree.map(
-        # Boxes of zeros overlap nothing.
-        lambda x: jnp.zeros((*x.shape[:-1], num_slots), x.dtype),
-        ranked,
-    )
-    state = (jnp.int32(0), kept, jnp.int32(0))
-    _, kept, count = jax.lax.while_loop(unfinished, select_from_tile, state)
-    return kept, count
+    state = (jnp.int32(0), kept, count)
+    return jax.lax.while_loop(unfinished, select_from_tile, state)[1:]
 
 
 def _settle_tile(overlap: Bool[Array, "t t"], free: Bool[Array, " t"]):

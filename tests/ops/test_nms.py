@@ -30,10 +30,11 @@ nms = jax.jit(ops.nms, static_argnames=STATIC)
 
 @functools.cache
 def select(tile_size):
-    """Compiles `batched_nms` for tiles of this size."""
+    """Compiles `batched_nms` for tiles, and rounds, of this size."""
 
     def batched_nms(*arguments, iou_threshold, max_outputs):
-        with mock.patch.object(nms_module, "TILE_SIZE", tile_size):
+        sizes = {"TILE_SIZE": tile_size, "ROUND_SIZE": tile_size}
+        with mock.patch.multiple(nms_module, **sizes):
             return ops.batched_nms(
                 *arguments, iou_threshold=iou_threshold, max_outputs=max_outputs
             )
@@ -75,14 +76,15 @@ def cases(draw):
 
 
 @pytest.mark.parametrize(
-    ("iou_threshold", "tile_size"),
-    [(0.3, 5), (0.5, 5), (0.7, 5), (0.95, 5), (0.5, 256)],
+    ("iou_threshold", "tile_size", "max_outputs"),
+    # The shorter the list, the smaller a round.
+    [(0.3, 5, 5), (0.5, 5, NUM_BOXES + 1), (0.7, 5, 3), (0.95, 5, 2), (0.5, 64, 30)],
 )
-def test_batched_nms_equals_the_greedy_loop(iou_threshold, tile_size):
+def test_batched_nms_equals_the_greedy_loop(iou_threshold, tile_size, max_outputs):
     @hypothesis.settings(derandomize=True, deadline=None, max_examples=100)
     @hypothesis.given(cases())
     def check(case):
-        options = {"iou_threshold": iou_threshold, "max_outputs": NUM_BOXES + 1}
+        options = {"iou_threshold": iou_threshold, "max_outputs": max_outputs}
         expected = reference.batched_nms(*case, **options)
         assert_selected(select(tile_size)(*case, **options), expected)
 
@@ -168,6 +170,12 @@ def test_a_nan_score_is_never_selected_and_minus_infinity_comes_last():
     boxes = np.float32([[0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5], [6, 6, 7, 7]])
     scores = np.float32([-np.inf, np.nan, -1e30, np.inf])
     assert_selected(nms(boxes, scores, iou_threshold=0.3, max_outputs=4), [3, 2, 0])
+
+
+def test_minus_zero_ties_with_zero():
+    boxes = np.float32([[0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5]])
+    scores = np.float32([-0.0, 0.0, -0.0])
+    assert_selected(nms(boxes, scores, iou_threshold=0.3, max_outputs=3), [0, 1, 2])
 
 
 def test_bfloat16_scores_are_ranked_as_they_are(twelve):

@@ -75,6 +75,7 @@ STACKS = [
 ALONE = [
     Setting("nms", 65, 65, 0.9, num_cases=500, score_type="bfloat16"),
     Setting("batched_nms", 3000, 3000, 0.95, num_cases=2),
+    Setting("nms", 3000, 300, 0.3, num_cases=10),
 ]
 NUM_CASES = sum(setting.num_cases for setting in STACKS + ALONE)
 
