@@ -3,8 +3,7 @@
 A rectangle of any size is covered by copies of one window, 1 or WINDOW cells long along
 each axis, that overlap where its length is no multiple of the window's. The maxima over
 all four kinds of windows stand in one table, a row each, so that the maximum over a
-rectangle is that of a few rows: on the CPU a look-up costs half a nanosecond a number,
-and the table as little as one pass over the map for each of its parts.
+rectangle is that of a few rows: copies of contiguous memory, which are cheap.
 """
 
 import functools
@@ -70,12 +69,14 @@ def _range_max_backward(residuals, cotangent):
         first = _first_cells(table, cells, maxima, (height, width), rows, columns)
         # One flat index: on the CPU this scatter is three times as fast as one of two.
         entries = first.astype(jnp.int32) * channels + channel
+        cotangent = cotangent.astype(dtype)
         return gradient.at[entries].add(cotangent, mode="promise_in_bounds"), None
 
     chunks = jax.tree.map(_split, (rows, columns, maxima, cotangent))
-    gradient = jnp.zeros(features.size, cotangent.dtype)
+    dtype = jnp.promote_types(features.dtype, jnp.float32)
+    gradient = jnp.zeros(features.size, dtype)
     gradient, _ = jax.lax.scan(add, gradient, chunks)
-    return gradient.reshape(features.shape), None, None
+    return gradient.reshape(features.shape).astype(features.dtype), None, None
 
 
 range_max.defvjp(_range_max_forward, _range_max_backward)

@@ -80,7 +80,7 @@ def test_bfloat16_features_keep_their_type_and_their_values():
     np.testing.assert_array_equal(result.astype(np.float32), maxima)
     result = pull_back(cotangent, features, rows, columns)
     assert result.dtype == jnp.bfloat16
-    np.testing.assert_allclose(result.astype(np.float32), gradient, rtol=0.02)
+    np.testing.assert_allclose(result.astype(np.float32), gradient, rtol=0.005)
 
 
 def test_minus_infinity_is_a_value_like_others():
