@@ -26,26 +26,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    groups = ("nms", "roi", "targets", "step", "vgg16")
+    parser.add_argument("--only", choices=groups, help="one group of cases")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     args = parser.parse_args()
 
     print(f"{environment()}, {args.dtype}, medians of {args.repeats}\n\n{HEADER}")
-    generators = {
-        "nms": nms_cases,
-        "roi": functools.partial(roi_cases, args.dtype),
-        "targets": target_cases,
-        "step": training.step_cases,
-        "vgg16": functools.partial(training.vgg16_cases, args.dtype),
+    cases = {
+        "nms": nms_cases(),
+        "roi": roi_cases(args.dtype),
+        "targets": target_cases(),
+        "step": training.step_cases(),
+        "vgg16": training.vgg16_cases(args.dtype),
     }
     seconds = {}
-    for name, cases in generators.items():
-        if args.only in name:
-            for case in cases():
-                row = measure(case, args.repeats)
-                seconds[case.name] = row.seconds
-                print(row, flush=True)
+    for group in [args.only] if args.only else groups:
+        for case in cases[group]:
+            row = measure(case, args.repeats)
+            seconds[case.name] = row.seconds
+            print(row, flush=True)
     if training.STEP in seconds:
         share = seconds[training.NO_LAYERS] / seconds[training.STEP]
         print(f"\n{training.NO_LAYERS}: {share:.1%} of the {training.STEP}")

@@ -14,7 +14,12 @@ from frcnn_jax.data.records import Batch
 from frcnn_jax.models import FasterRCNN
 from frcnn_jax.models.vgg16 import VGG16
 from frcnn_jax.training.optimizer import make_optimizer
-from frcnn_jax.training.step import TrainState, init_detector, make_train_step
+from frcnn_jax.training.step import (
+    TrainState,
+    init_detector,
+    losses_of,
+    make_train_step,
+)
 
 HEIGHT, WIDTH = 608, 800
 NUM_CLASSES, NUM_BOXES = 20, 20
@@ -101,15 +106,7 @@ def _without_layers(inputs, keys, batch: Batch):
             return logits + pooled.sum(axis=(1, 2, 3))[:, None], deltas
 
         detector.head = head
-        losses = detector.losses(
-            keys,
-            batch.images,
-            batch.image_sizes,
-            batch.scales,
-            batch.boxes,
-            batch.labels,
-            batch.box_mask,
-        )
+        losses = losses_of(detector, keys, batch)
         return losses.total.mean(), losses
 
     return jax.value_and_grad(loss, has_aux=True)(inputs)

@@ -75,18 +75,15 @@ def _check(name, value, annotation, sizes):
             raise TypeError(f"{name} is a {type(value).__name__}, expected an array")
         return value
     dimensions = array_types[0].dim_str.split()
+    found = dict(sizes)
     fits = len(dimensions) == len(value.shape)
     for dimension, size in zip(dimensions, value.shape, strict=False):
-        known = int(dimension) if dimension.isdigit() else sizes.get(dimension, size)
-        fits &= known == size
+        known = found.setdefault(dimension, size)
+        fits &= size == (int(dimension) if dimension.isdigit() else known)
     if not fits:
         raise ValueError(
             f"{name} has shape {value.shape}, expected ({', '.join(dimensions)})"
             + "".join(f", {d} = {sizes[d]}" for d in dimensions if d in sizes)
         )
-    sizes.update(
-        (dimension, size)
-        for dimension, size in zip(dimensions, value.shape, strict=True)
-        if not dimension.isdigit()
-    )
+    sizes.update((d, size) for d, size in found.items() if not d.isdigit())
     return value

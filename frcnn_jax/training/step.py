@@ -46,6 +46,19 @@ def init_detector(
     return structure["graphdef"], params
 
 
+def losses_of(detector: FasterRCNN, keys: Array, batch: Batch) -> Losses:
+    """Computes the losses of every image of a batch, given a key for each."""
+    return detector.losses(
+        keys,
+        batch.images,
+        batch.image_sizes,
+        batch.scales,
+        batch.boxes,
+        batch.labels,
+        batch.box_mask,
+    )
+
+
 def make_train_step(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
 ) -> TrainStep:
@@ -56,15 +69,7 @@ def make_train_step(
     """
 
     def mean_loss(params: Params, keys: Array, batch: Batch) -> tuple[Array, Losses]:
-        losses = nnx.merge(graphdef, params).losses(
-            keys,
-            batch.images,
-            batch.image_sizes,
-            batch.scales,
-            batch.boxes,
-            batch.labels,
-            batch.box_mask,
-        )
+        losses = losses_of(nnx.merge(graphdef, params), keys, batch)
         return losses.total.mean(), losses
 
     @functools.partial(jax.jit, donate_argnums=0)

@@ -10,7 +10,7 @@ from flax import nnx
 
 from frcnn_jax.data.records import Batch
 from frcnn_jax.models import FasterRCNN, Losses
-from frcnn_jax.training.step import init_detector
+from frcnn_jax.training.step import init_detector, losses_of
 from tests import tiny
 
 # float32 sums over a canvas of another size, relative to the largest value.
@@ -24,15 +24,7 @@ def detector():
     @jax.jit
     def gradient(params, keys, batch):
         def total(params):
-            losses = nnx.merge(graphdef, params).losses(
-                keys,
-                batch.images,
-                batch.image_sizes,
-                batch.scales,
-                batch.boxes,
-                batch.labels,
-                batch.box_mask,
-            )
+            losses = losses_of(nnx.merge(graphdef, params), keys, batch)
             return losses.total.sum(), losses
 
         return jax.grad(total, has_aux=True)(params)
