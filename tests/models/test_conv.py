@@ -13,6 +13,12 @@ from frcnn_jax.models import conv
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
+@pytest.fixture(autouse=True)
+def few_channels(monkeypatch):
+    """Makes the tests' few channels enough for the fast gradient."""
+    monkeypatch.setattr(conv, "MIN_CHANNELS", 1)
+
+
 def gradients(convolution, x, kernel, padding, cotangent):
     def apply(x, kernel):
         return convolution(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS)
@@ -77,6 +83,21 @@ def test_vmap_equals_a_loop():
         alone = one(x[index], cotangent[index])
         for value, other in zip(together, alone, strict=True):
             np.testing.assert_array_equal(value[index], other)
+
+
+def test_with_few_channels_the_gradient_is_xlas_own(monkeypatch):
+    monkeypatch.setattr(conv, "MIN_CHANNELS", 4)
+    unused = mock.Mock(side_effect=AssertionError)
+    monkeypatch.setattr(conv, "_kernel_gradient", unused)
+    x = jnp.ones((1, 5, 5, 8))
+    for out_channels in (3, 4):
+        kernel = jnp.ones((3, 3, 8, out_channels))
+        cotangent = jnp.ones((1, 5, 5, out_channels))
+        if out_channels < 4:
+            gradients(conv.convolve, x, kernel, "SAME", cotangent)
+        else:
+            with pytest.raises(AssertionError):
+                gradients(conv.convolve, x, kernel, "SAME", cotangent)
 
 
 def test_a_layer_of_flax_takes_it_in():
