@@ -27,7 +27,7 @@ def gradients(convolution, x, kernel, padding, cotangent):
     return result, *pull_back(cotangent)
 
 
-@pytest.mark.parametrize("block_cells", [1, 40, 2048])
+@pytest.mark.parametrize("block_cells", [1, 40, 1536])
 @pytest.mark.parametrize(
     ("shape", "kernel_size", "padding"),
     [
