@@ -1,22 +1,27 @@
 """An evaluation as `evaluation.json` holds it and as a table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from frcnn_jax.evaluation.voc import VOCResult
 
+_COCO_PRINTED = ("AP", "AP50", "AP75")
 
-def to_json(result: VOCResult, class_names: Sequence[str]) -> dict[str, Any]:
-    """Turns a result into a dictionary that JSON can hold: None where it has NaN.
+
+def to_json(
+    result: VOCResult, coco_figures: Mapping[str, float], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Turns results into a dictionary that JSON can hold: None where they have NaN.
 
     Args:
-      result: the figures of L classes.
+      result: the VOC figures of L classes.
+      coco_figures: COCO's figures by name.
       class_names: L names, in the order of the labels.
 
     Returns:
-      `voc07_map`, `area_map` and `per_class`, which holds by name `voc07_ap`,
-      `area_ap` and `num_objects`.
+      `voc07_map`, `area_map`, `coco`, which holds COCO's figures, and `per_class`,
+      which holds by name `voc07_ap`, `area_ap` and `num_objects`.
 
     Raises:
       ValueError: not as many names as classes.
@@ -25,6 +30,7 @@ def to_json(result: VOCResult, class_names: Sequence[str]) -> dict[str, Any]:
     return {
         "voc07_map": _none_if_nan(result.voc07_map),
         "area_map": _none_if_nan(result.area_map),
+        "coco": {name: _none_if_nan(each) for name, each in coco_figures.items()},
         "per_class": {
             name: {
                 "voc07_ap": _none_if_nan(voc07_ap),
@@ -37,7 +43,7 @@ def to_json(result: VOCResult, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def print_table(evaluation: dict[str, Any]) -> None:
-    """Prints what `to_json` returns: a row for each class, in percent, and the mean."""
+    """Prints what `to_json` returns, in percent: the classes, their mean, COCO's AP."""
     from rich.console import Console
     from rich.table import Table
 
@@ -51,7 +57,10 @@ def print_table(evaluation: dict[str, Any]) -> None:
     for name, row in per_class.items():
         figures = [_percent(row[key]) for key in ("voc07_ap", "area_ap")]
         table.add_row(name, str(row["num_objects"]), *figures)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    coco = [f"{key} {_percent(evaluation['coco'][key])}" for key in _COCO_PRINTED]
+    console.print(f"COCO {', '.join(coco)}")
 
 
 def _none_if_nan(value: float) -> float | None:

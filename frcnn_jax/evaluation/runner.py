@@ -15,7 +15,7 @@ from frcnn_jax import ops
 from frcnn_jax.config import Config
 from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Batch, Source
-from frcnn_jax.evaluation import report, voc
+from frcnn_jax.evaluation import coco, report, voc
 from frcnn_jax.evaluation.matching import ImageDetections
 from frcnn_jax.visualize import draw_detections
 
@@ -73,13 +73,15 @@ def evaluate(
     """Evaluates a detector; writes `evaluation.json` and `pictures/`.
 
     Returns:
-      what `evaluation.json` holds: `voc07_map`, `area_map` and `per_class`.
+      what `evaluation.json` holds: `voc07_map`, `area_map`, `coco`, `per_class`.
     """
     detections = detect_all(make_detect_step(graphdef), params, source, config)
-    result = voc.average_precisions(
-        detections, source.annotations, len(source.class_names)
+    compared = detections, source.annotations, len(source.class_names)
+    evaluation = report.to_json(
+        voc.average_precisions(*compared),
+        coco.average_precisions(*compared),
+        source.class_names,
     )
-    evaluation = report.to_json(result, source.class_names)
     temporary = work_dir / "evaluation.json.tmp"
     temporary.write_text(json.dumps(evaluation, indent=2) + "\n")
     os.replace(temporary, work_dir / "evaluation.json")

@@ -1,36 +1,13 @@
 """Average precision of cases that can be checked by hand."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from frcnn_jax.evaluation import report, voc
-from frcnn_jax.evaluation.matching import ImageDetections, box_iou
-
-SQUARE = (0.0, 0.0, 10.0, 10.0)
-FAR = (50.0, 50.0, 60.0, 60.0)
-NAN = float("nan")
-
-
-def detected(*rows):
-    """Rows are (box, score, label)."""
-    boxes, scores, labels = zip(*rows, strict=True) if rows else ([], [], [])
-    return ImageDetections(
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        scores=np.array(scores, np.float32),
-        labels=np.array(labels, np.int32),
-    )
-
-
-def truth(*rows):
-    """Rows are (box, label) or (box, label, difficult)."""
-    return SimpleNamespace(
-        boxes=np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
-        labels=np.array([row[1] for row in rows], np.int32),
-        difficult=np.array([row[2:] == (True,) for row in rows], bool),
-    )
+from frcnn_jax.evaluation.matching import box_iou
+from tests.evaluation.cases import FAR, NAN, SQUARE, detected, truth
 
 
 def only_curve(detections, ground_truths, **options):
@@ -210,10 +187,11 @@ def test_box_iou_of_empty_boxes_is_zero():
 
 def test_json_has_null_for_a_class_without_objects():
     result = voc.average_precisions([detected()], [truth((SQUARE, 0))], 2)
-    evaluation = json.loads(json.dumps(report.to_json(result, ["cat", "dog"])))
-    assert evaluation == {
+    evaluation = report.to_json(result, {"AP": 0.0, "APlarge": NAN}, ["cat", "dog"])
+    assert json.loads(json.dumps(evaluation)) == {
         "voc07_map": 0.0,
         "area_map": 0.0,
+        "coco": {"AP": 0.0, "APlarge": None},
         "per_class": {
             "cat": {"voc07_ap": 0.0, "area_ap": 0.0, "num_objects": 1},
             "dog": {"voc07_ap": None, "area_ap": None, "num_objects": 0},
@@ -223,15 +201,17 @@ def test_json_has_null_for_a_class_without_objects():
 
 def test_json_has_null_for_the_mean_of_no_class():
     result = voc.average_precisions([detected()], [truth()], 1)
-    assert report.to_json(result, ["cat"])["voc07_map"] is None
+    assert report.to_json(result, {}, ["cat"])["voc07_map"] is None
 
 
 def test_table_shows_every_class_and_the_mean(capsys):
     found = detected((SQUARE, 0.9, 0))
     result = voc.average_precisions([found], [truth((SQUARE, 0), (FAR, 1))], 3)
-    report.print_table(report.to_json(result, ["cat", "dog", "cow"]))
+    coco_figures = {"AP": 0.25, "AP50": 0.5, "AP75": NAN}
+    report.print_table(report.to_json(result, coco_figures, ["cat", "dog", "cow"]))
     lines = capsys.readouterr().out.splitlines()
     cells = {line.strip("│ ").split()[0]: line.replace("│", " ") for line in lines}
     assert cells["cat"].split() == ["cat", "1", "100.0", "100.0"]
     assert cells["cow"].split() == ["cow", "0", "-", "-"]
     assert cells["all"].split() == ["all", "2", "50.0", "50.0"]
+    assert lines[-1] == "COCO AP 25.0, AP50 50.0, AP75 -"

@@ -9,6 +9,9 @@ import pytest
 from frcnn_jax.evaluation import voc
 from frcnn_jax.evaluation.matching import ImageDetections
 
+CASES = ("prec_rec_1", "prec_rec_2", "two_images", "difficult_1", "difficult_2")
+IOU_THRESHOLDS = (0.1, 0.3, 0.5, 0.75)
+
 
 @pytest.fixture(scope="module")
 def chainercv(data_root):
@@ -25,9 +28,8 @@ def numbers(values, length):
     return np.full(length, np.nan) if values is None else np.array(values, float)
 
 
-@pytest.mark.parametrize("index", range(5))
-def test_curves_are_those_of_chainercv(chainercv, index):
-    case = chainercv["prec_rec_cases"][index]
+def chainercv_images(case):
+    """Returns the detections and the ground truth of a case, image by image."""
     found = [
         ImageDetections(exclusive(boxes), np.array(scores, float), np.array(labels))
         for boxes, scores, labels in zip(
@@ -43,13 +45,24 @@ def test_curves_are_those_of_chainercv(chainercv, index):
             case["gt_bboxes"], case["gt_labels"], difficult, strict=True
         )
     ]
+    return found, there
+
+
+def test_no_case_of_chainercv_is_left_out(chainercv):
+    assert tuple(case["name"] for case in chainercv["prec_rec_cases"]) == CASES
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=CASES)
+def test_curves_are_those_of_chainercv(chainercv, index):
+    case = chainercv["prec_rec_cases"][index]
     curves = voc.precision_recall(
-        found, there, len(case["prec"]), iou_threshold=case["iou_thresh"]
+        *chainercv_images(case), len(case["prec"]), iou_threshold=case["iou_thresh"]
     )
     for curve, precision, recall in zip(curves, case["prec"], case["rec"], strict=True):
         length = len(curve.precision)
         np.testing.assert_allclose(curve.precision, numbers(precision, length))
         np.testing.assert_allclose(curve.recall, numbers(recall, length))
+        assert (curve.num_objects == 0) == (recall is None)
 
 
 @pytest.mark.parametrize(("metric", "key"), [("voc07", "ap_07"), ("area", "ap_area")])
@@ -65,6 +78,18 @@ def test_average_precision_is_that_of_chainercv(chainercv, metric, key):
             assert value == pytest.approx(expected)
 
 
+def test_average_precisions_of_two_images_are_those_of_chainercv(chainercv):
+    # The class without objects among them. The curves are those of `ap_case`, but for
+    # a NaN that is a 0 here, which comes to the same.
+    case = chainercv["prec_rec_cases"][CASES.index("two_images")]
+    result = voc.average_precisions(
+        *chainercv_images(case), len(case["prec"]), iou_threshold=case["iou_thresh"]
+    )
+    expected = chainercv["ap_case"]
+    np.testing.assert_allclose(result.voc07_ap, numbers(expected["ap_07"], 3))
+    np.testing.assert_allclose(result.area_ap, numbers(expected["ap_area"], 3))
+
+
 def padilla_rows(path):
     """Returns [N, 5 or 6] of a file: (label 0, score if any, x, y, width, height)."""
     lines = path.read_text().splitlines()
@@ -77,12 +102,14 @@ def padilla_boxes(rows):
     return exclusive(np.stack([y, x, y + height, x + width], axis=1))
 
 
-@pytest.mark.parametrize("iou_threshold", [0.1, 0.3, 0.5, 0.75])
+@pytest.mark.parametrize("iou_threshold", IOU_THRESHOLDS)
 def test_average_precision_is_that_of_review_object_detection_metrics(
     data_root, iou_threshold
 ):
     root = data_root / "eval_refs/padilla_rv_case1"
     expected = json.loads((root / "expected.json").read_text())
+    for figures in (expected["eleven_point"], expected["every_point"]):
+        assert tuple(map(float, figures)) == IOU_THRESHOLDS
     found, there = [], []
     for path in sorted((root / "gts").iterdir()):
         rows = padilla_rows(path)
@@ -100,5 +127,5 @@ def test_average_precision_is_that_of_review_object_detection_metrics(
     result = voc.average_precisions(found, there, 1, iou_threshold=iou_threshold)
     eleven_point = expected["eleven_point"][str(iou_threshold)]
     every_point = expected["every_point"][str(iou_threshold)]
-    assert result.voc07_map == pytest.approx(eleven_point, abs=1e-6)
-    assert result.area_map == pytest.approx(every_point, abs=1e-6)
+    assert result.voc07_map == pytest.approx(eleven_point, abs=1e-9)
+    assert result.area_map == pytest.approx(every_point, abs=1e-9)
