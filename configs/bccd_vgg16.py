@@ -1,6 +1,6 @@
 """Blood cells (BCCD, VOC format, 3 classes) at 300 x 400 pixels, on a CPU in an hour.
 
-The preprocessing is that of the Caffe kernels: give them with `--model.pretrained`.
+It needs ImageNet's VGG16, or its first layers: give them with `--model.pretrained`.
 """
 
 from frcnn_jax.config import Config, DataConfig, ModelConfig
@@ -20,10 +20,5 @@ def get_config() -> Config:
             longer_side=400,
             canvas=(300, 400),
         ),
-        model=ModelConfig(
-            anchor_scales=(2.0, 4.0, 8.0),
-            channel_order="BGR",
-            pixel_mean=(103.939, 116.779, 123.68),
-            pixel_std=(1.0, 1.0, 1.0),
-        ),
+        model=ModelConfig(anchor_scales=(2.0, 4.0, 8.0)),
     )

@@ -1,4 +1,4 @@
-"""The command line: `frcnn train` (also `train.py`) and `frcnn evaluate`.
+"""The `frcnn` command: train (also `train.py`), evaluate, import and export weights.
 
 A user's mistake ends with one line on standard error and exit code 2.
 """
@@ -13,6 +13,7 @@ from typing import NoReturn
 from frcnn_jax.config import Config
 from frcnn_jax.config_files import load_config, override_config
 from frcnn_jax.errors import UserError
+from frcnn_jax.preprocessing import PREPROCESSINGS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,13 +24,18 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the `frcnn` command."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {
+        "train": train,
+        "evaluate": evaluate,
+        "import-weights": import_weights,
+        "export-weights": export_weights,
+    }
     parser = _Parser(prog="frcnn", description="Faster R-CNN (VGG16) in JAX.")
     parser.add_argument(
         "command",
-        choices=["train", "evaluate"],
+        choices=commands,
         help="`frcnn COMMAND --help` tells more",
     )
-    commands = {"train": train, "evaluate": evaluate}
     _exit_cleanly(
         lambda: commands[parser.parse_args(arguments[:1]).command](arguments[1:])
     )
@@ -42,17 +48,94 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Evaluates a run's last checkpoint: `--work-dir DIR [--split NAME]`."""
+    """Evaluates a run's last checkpoint, or a config's pretrained detector."""
     parser = _Parser(
-        prog="frcnn evaluate", description="Evaluates a run's last checkpoint."
+        prog="frcnn evaluate",
+        description="Evaluates the last checkpoint of a run (--work-dir DIR), or the "
+        "whole detector that a config starts from (--config PATH --model.pretrained "
+        "FILE [--field value ...]).",
     )
-    parser.add_argument("--work-dir", type=Path, required=True, help="run directory")
+    parser.add_argument("--work-dir", type=Path, help="run directory")
+    parser.add_argument("--config", type=Path, help="config file, as for training")
     parser.add_argument("--split", help="split to evaluate; by default the test split")
-    options = parser.parse_args(arguments)
+    options, overrides = parser.parse_known_args(arguments)
+    if options.config is not None:
+        if options.work_dir is not None:
+            overrides += ["--work-dir", str(options.work_dir)]
+        config = override_config(
+            load_config(options.config), overrides, "frcnn evaluate --config PATH"
+        )
+    elif options.work_dir is None or overrides:
+        raise UserError(
+            f"expected --work-dir DIR or --config PATH, got {' '.join(arguments)!r}"
+        )
     _start()
     from frcnn_jax.training import loop
 
-    loop.evaluate(options.work_dir, options.split)
+    if options.config is not None:
+        loop.evaluate_pretrained(config, options.split)
+    else:
+        loop.evaluate(options.work_dir, options.split)
+
+
+def import_weights(arguments: Sequence[str]) -> None:
+    """Converts weights of another project into one file of ours."""
+    parser = _Parser(
+        prog="frcnn import-weights",
+        description="Converts VGG16, or a whole detector with it, into a .safetensors "
+        "for --model.pretrained, which knows how its pixels are preprocessed. Reads "
+        "torchvision, timm, Caffe-derived and Keras VGG16, detectors of "
+        "simple-faster-rcnn-pytorch and of chainercv, and .npz of layers; see "
+        "docs/weights.md. Nothing in a file is executed.",
+    )
+    parser.add_argument("source", help="file, or hf://OWNER/NAME[/FILE]")
+    parser.add_argument("output", type=Path, help="new .safetensors file")
+    parser.add_argument(
+        "--preprocessing",
+        choices=PREPROCESSINGS,
+        metavar="NAME",
+        help="how pixels are preprocessed, if the file does not tell or its project "
+        f"does otherwise: {', '.join(PREPROCESSINGS)}",
+    )
+    for name, default in (("scales", "8 16 32"), ("ratios", "0.5 1 2")):
+        parser.add_argument(
+            f"--anchor-{name}",
+            type=float,
+            nargs="+",
+            metavar="N",
+            help=f"anchor {name} that a detector was trained with, if not {default}",
+        )
+    options = vars(parser.parse_args(arguments))
+    source, output = options.pop("source"), options.pop("output")
+    _start()
+    from frcnn_jax import convert
+
+    given = {name: value for name, value in options.items() if value is not None}
+    convert.import_file(source, output, **given)
+
+
+def export_weights(arguments: Sequence[str]) -> None:
+    """Writes the weights of a run, or of a file, as another project reads them."""
+    parser = _Parser(
+        prog="frcnn export-weights",
+        description="Writes the weights of a run's last checkpoint, or of a file that "
+        "import-weights reads: frcnn_jax (.safetensors, for --model.pretrained), or a "
+        "state dict of torchvision's VGG16 or of simple-faster-rcnn-pytorch (.pth or "
+        ".safetensors).",
+    )
+    parser.add_argument("source", help="run directory, or weight file")
+    parser.add_argument("output", type=Path, help="new .safetensors or .pth file")
+    parser.add_argument(
+        "--format",
+        choices=("frcnn_jax", "torchvision", "chenyuntc"),
+        default="frcnn_jax",
+        help="whose names and arrangement (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    _start()
+    from frcnn_jax import convert
+
+    convert.export(options.source, options.output, options.format)
 
 
 def _train(arguments: Sequence[str]) -> None:

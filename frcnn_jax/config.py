@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, Literal
 
 from frcnn_jax.errors import UserError
+from frcnn_jax.preprocessing import PREPROCESSINGS, Preprocessing
 
 
 def _check(condition: bool, name: str, value: Any, expected: str) -> None:
@@ -236,14 +237,14 @@ class ModelConfig:
     """RoI max pooling (Fast R-CNN) or RoIAlign (Mask R-CNN)."""
     rounding: Literal["round", "floor"] = "round"
     """How RoI max pooling turns pixels into cells; the notebook truncates."""
-    channel_order: Literal["RGB", "BGR"] = "RGB"
-    """Order of the colours the backbone expects."""
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    channel_order: Literal["RGB", "BGR"] | None = None
+    """Order of the colours; this and the next two: by default as model.pretrained."""
+    pixel_mean: tuple[float, float, float] | None = None
     """Subtracted from the colours, in channel_order, 0..255."""
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pixel_std: tuple[float, float, float] | None = None
     """The colours are then divided by these."""
     pretrained: str = ""
-    """Per-layer .npz of VGG16 kernels and biases to start from; empty: random."""
+    """Weights to start from, a file or hf://OWNER/NAME (docs/weights.md); or random."""
     proposals: ProposalConfig = ProposalConfig()
     anchor_targets: AnchorTargetConfig = AnchorTargetConfig()
     proposal_targets: ProposalTargetConfig = ProposalTargetConfig()
@@ -253,7 +254,9 @@ class ModelConfig:
     def __post_init__(self):
         """Refuses impossible values."""
         _check_positive("model", self, "width", "rpn_channels", "head_channels")
-        _check_positive("model", self, "anchor_scales", "anchor_ratios", "pixel_std")
+        _check_positive("model", self, "anchor_scales", "anchor_ratios")
+        if self.pixel_std is not None:
+            _check_positive("model", self, "pixel_std")
         _check_fraction("model", self, "dropout")
         _check(self.dropout < 1.0, "model.dropout", self.dropout, "less than 1")
         _check(
@@ -261,6 +264,16 @@ class ModelConfig:
             "model.frozen_blocks",
             self.frozen_blocks,
             "0 to 5",
+        )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The three fields; what is not given is torchvision's."""
+        default = PREPROCESSINGS["torchvision"]
+        return Preprocessing(
+            self.channel_order or default.channel_order,
+            self.pixel_mean or default.pixel_mean,
+            self.pixel_std or default.pixel_std,
         )
 
 

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "frcnn_jax"
 ALLOWED = {
     "ops": set(),
     "models": {"ops", "config", "errors"},
+    "weights": {"models", "config", "errors", "preprocessing"},
     "data": {"config", "errors"},
     "evaluation": {"ops", "models", "data", "config", "errors", "visualize"},
     "training": {
@@ -24,6 +25,8 @@ ALLOWED = {
         "config_files",
         "errors",
         "plotting",
+        "preprocessing",
+        "weights",
     },
 }
 MODULES = [path for part in ALLOWED for path in sorted((PACKAGE / part).rglob("*.py"))]

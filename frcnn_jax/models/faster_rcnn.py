@@ -212,11 +212,12 @@ class FasterRCNN(nnx.Module):
         image_sizes: Float[Array, "b 2"],
     ) -> Float[Array, "b height width 3"]:
         """Makes of the pixels what the backbone expects; zero outside the image."""
+        options = self.config.preprocessing
         x = images.astype(jnp.float32)
-        if self.config.channel_order == "BGR":
+        if options.channel_order == "BGR":
             x = x[..., ::-1]
-        mean = jnp.asarray(self.config.pixel_mean)[None, None, None]
-        std = jnp.asarray(self.config.pixel_std)[None, None, None]
+        mean = jnp.asarray(options.pixel_mean)[None, None, None]
+        std = jnp.asarray(options.pixel_std)[None, None, None]
         return zero_outside((x - mean) / std, image_sizes.astype(jnp.int32))
 
     def propose(

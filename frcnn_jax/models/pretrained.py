@@ -1,123 +1,107 @@
-"""Starting from ImageNet's VGG16 kernels, complete or only those of the first layers.
+"""Starting from ImageNet's VGG16, all of it or only its first layers.
 
-The file is an `.npz` with `conv1_1_W` [3, 3, in, out] and `conv1_1_b` [out], and so on.
+Parameters are named as the detector's modules are: `backbone.conv1_1.kernel`.
 """
 
 import logging
-import zipfile
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
-from frcnn_jax.errors import UserError
+from frcnn_jax.models.faster_rcnn import FasterRCNN
 from frcnn_jax.models.vgg16 import BLOCKS, VGG16, downsample, inside_mask, zero_outside
 
-Layers = dict[str, tuple[np.ndarray, np.ndarray]]  # name: (kernel, bias)
+_NAMES = [name for block in BLOCKS for name, _ in block]
 
 _logger = logging.getLogger(__name__)
 
 
-def read_layers(path: str | Path, backbone: VGG16) -> Layers:
-    """Reads the convolutions, from conv1_1 on, whose kernel and bias the file has.
-
-    Args:
-      path: the `.npz` file.
-      backbone: whose shapes they must have.
-
-    Raises:
-      UserError: if the file cannot be read, has no conv1_1, skips a layer, or a shape
-        or type is another.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"model.pretrained: {path}: {error}") from None
-    names = [name for block in BLOCKS for name, _ in block]
-    layers = {}
-    for name in names:
-        if f"{name}_W" not in arrays or f"{name}_b" not in arrays:
-            break
-        convolution = getattr(backbone, name)
-        layers[name] = (arrays[f"{name}_W"], arrays[f"{name}_b"])
-        for suffix, got, expected in zip(
-            "Wb", layers[name], (convolution.kernel, convolution.bias), strict=True
-        ):
-            if got.shape != expected.shape or got.dtype != np.float32:
-                raise UserError(
-                    f"model.pretrained: {path}: {name}_{suffix} is {got.dtype} "
-                    f"{got.shape}, expected float32 {expected.shape}"
-                )
-    late = [name for name in names[len(layers) :] if f"{name}_W" in arrays]
-    if late or not layers:
-        missing = names[len(layers)]
-        raise UserError(
-            f"model.pretrained: {path}: {missing}_W or {missing}_b is missing, "
-            "expected the layers from conv1_1 on without a gap"
-        )
-    return layers
+def parameter_shapes(detector: FasterRCNN) -> dict[str, tuple[int, ...]]:
+    """Lists the shapes of all parameters by name."""
+    params = named(nnx.to_pure_dict(nnx.state(detector)))
+    return {name: parameter.shape for name, parameter in params.items()}
 
 
-def load_into(
-    backbone: VGG16,
-    layers: Layers,
+def named(params: dict[str, Any]) -> dict[str, Any]:
+    """Flattens nested parameters: module, layer, "kernel" or "bias"."""
+    return {
+        ".".join(entry.key for entry in path): leaf
+        for path, leaf in jax.tree.leaves_with_path(params)
+    }
+
+
+def assign(detector: FasterRCNN, arrays: Mapping[str, np.ndarray]) -> None:
+    """Puts arrays into the detector, in place."""
+    for name, array in arrays.items():
+        module, layer, kind = name.split(".")
+        parameter = getattr(getattr(getattr(detector, module), layer), kind)
+        parameter[...] = jnp.asarray(array)
+
+
+def is_partial(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Tells whether the backbone's last layers are not among the arrays."""
+    return f"backbone.{_NAMES[-1]}.kernel" not in arrays
+
+
+def fit_to_partial(
+    detector: FasterRCNN,
+    arrays: Mapping[str, np.ndarray],
+    key: Key[Array, ""],
     images: Float[Array, "b height width 3"],
     image_sizes: Int[Array, "b 2"],
 ) -> None:
-    """Puts the layers into the backbone, in place, and fits the others to them.
+    """Fits the random layers of a partially pretrained detector to the others.
 
-    All 13 layers are taken as they are. If only the first ones are known, those above
-    stay random, and would be driven far too hard: the features of conv3_3 are about 250
-    in standard deviation. VGG16 is positively homogeneous, so dividing conv1_1's kernel
-    and all biases by that deviation scales the features to 1 and changes nothing else;
-    each random kernel is then divided by the deviation of its own output.
+    The random layers would be driven far too hard: the features of conv3_3 are about
+    250 in standard deviation. VGG16 is positively homogeneous, so dividing conv1_1's
+    kernel and all biases by that deviation scales the features to 1 and changes nothing
+    else; each random kernel is then divided by the deviation of its own output. fc6 and
+    fc7 start from normal kernels of deviation 0.01.
 
     Args:
-      backbone: is changed.
-      layers: from `read_layers`.
+      detector: has the arrays, of the first layers of the backbone, already.
+      arrays: what it has been given.
+      key: PRNG key of fc6 and fc7.
       images: [B, height, width, 3] normalised training images, zero outside.
       image_sizes: [B, 2] (height, width) of the true images, in pixels.
     """
-    for name, (kernel, bias) in layers.items():
-        _assign(getattr(backbone, name), kernel, bias)
-    names = [name for block in BLOCKS for name, _ in block]
-    _logger.info("loaded %s..%s", names[0], list(layers)[-1])
-    if len(layers) == len(names):
-        return
-    _logger.info("partially pretrained: %s..conv5_3 are random", names[len(layers)])
-
+    known = [name for name in _NAMES if f"backbone.{name}.kernel" in arrays]
+    _logger.info(
+        "partially pretrained: %s..%s and what follows them are random",
+        _NAMES[len(known)],
+        _NAMES[-1],
+    )
+    for layer_key, name in zip(jax.random.split(key), ("fc6", "fc7"), strict=True):
+        if f"head.{name}.kernel" not in arrays:
+            kernel = getattr(detector.head, name).kernel
+            kernel[...] = 0.01 * jax.random.normal(layer_key, kernel.shape)
+    backbone = detector.backbone
     x, sizes = images, image_sizes
     for index, block in enumerate(BLOCKS):
         if index > 0:
             x, sizes = downsample(x, sizes)
         for name, _ in block:
             convolution = getattr(backbone, name)
-            if name not in layers:
-                deviation = _deviation(convolution(x), sizes)
-                kernel = convolution.kernel[...] / deviation
-                _assign(convolution, kernel, jnp.zeros_like(convolution.bias[...]))
+            if name not in known:
+                convolution.kernel[...] /= _deviation(convolution(x), sizes)
+                convolution.bias[...] = jnp.zeros_like(convolution.bias[...])
             x = zero_outside(nnx.relu(convolution(x)), sizes)
-            if name == list(layers)[-1]:
+            if name == known[-1]:
                 deviation = _deviation(x, sizes)
-                _scale_features(backbone, layers, deviation)
+                _divide_features(backbone, known, deviation)
                 x = x / deviation
 
 
-def _scale_features(backbone: VGG16, layers: Layers, deviation: Array) -> None:
-    for name, (kernel, bias) in layers.items():
-        scaled = kernel / deviation if name == "conv1_1" else kernel
-        _assign(getattr(backbone, name), scaled, bias / deviation)
-
-
-def _assign(
-    convolution: nnx.Conv, kernel: Array | np.ndarray, bias: Array | np.ndarray
-) -> None:
-    convolution.kernel[...] = jnp.asarray(kernel)
-    convolution.bias[...] = jnp.asarray(bias)
+def _divide_features(backbone: VGG16, names: list[str], divisor: Array) -> None:
+    backbone.conv1_1.kernel[...] /= divisor
+    for name in names:
+        getattr(backbone, name).bias[...] /= divisor
 
 
 def _deviation(x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"]) -> Array:

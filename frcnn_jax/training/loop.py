@@ -29,7 +29,10 @@ from frcnn_jax.training.step import (
     TrainStep,
     init_detector,
     make_train_step,
+    structure_of,
 )
+from frcnn_jax.weights.importing import fit, read_weights, settle
+from frcnn_jax.weights.report import describe
 
 NUM_CALIBRATION_IMAGES = 4
 
@@ -46,12 +49,14 @@ def train(config: Config) -> dict[str, Any]:
       UserError: if data, weights or run directory do not fit the config.
     """
     train_source, test_source = open_sources(config)
-    graphdef, params = init_params(config, train_source)
+    config, graphdef, params = start_from(config, train_source)
     work_dir = _prepare_work_dir(config)
 
     optimizer, state = _first_state(config, params)
     with checkpoint.open_checkpoints(work_dir) as checkpoints:
-        restored = checkpoint.restore_latest(checkpoints, state)
+        restored = checkpoint.restore_latest(
+            checkpoints, state, config.model.preprocessing
+        )
         if restored is not None:
             state = restored
             _logger.info("continuing after step %d of %s", state.step, work_dir)
@@ -76,13 +81,31 @@ def evaluate(work_dir: Path, split: str | None = None) -> dict[str, Any]:
     """
     config = read_config(work_dir / "config.json")
     source = open_source(config.data, split or config.data.test_split)
-    graphdef, params = init_detector(config.model, len(source.class_names), config.seed)
-    _, state = _first_state(config, params)
-    with checkpoint.open_checkpoints(work_dir) as checkpoints:
-        restored = checkpoint.restore_latest(checkpoints, state)
-    if restored is None:
-        raise UserError(f"{work_dir}/checkpoints: no checkpoint there yet")
-    return _evaluate(config, graphdef, restored.params, source, work_dir)
+    detector = checkpoint.read_detector(work_dir)
+    if detector.preprocessing != config.model.preprocessing:
+        raise UserError(
+            f"{detector.path}: was trained with pixels {detector.preprocessing}, but "
+            f"{work_dir}/config.json has {config.model.preprocessing}"
+        )
+    graphdef = structure_of(config.model, len(source.class_names))
+    return _evaluate(config, graphdef, detector.params, source, work_dir)
+
+
+def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, Any]:
+    """Evaluates the whole detector that `model.pretrained` is, without training it.
+
+    Args:
+      config: its data set, and the run directory to write to.
+      split: of the data set; its test split when absent.
+
+    Raises:
+      UserError: if the weights are not those of a whole detector of these classes.
+    """
+    source = open_source(config.data, split or config.data.test_split)
+    if not config.model.pretrained:
+        raise UserError("model.pretrained is empty, expected a detector's weights")
+    config, graphdef, params = start_from(config, source, whole=True)
+    return _evaluate(config, graphdef, params, source, _prepare_work_dir(config))
 
 
 def open_sources(config: Config) -> tuple[Source, Source]:
@@ -99,24 +122,54 @@ def open_sources(config: Config) -> tuple[Source, Source]:
     return train_source, test_source
 
 
-def init_params(config: Config, source: Source) -> tuple[nnx.GraphDef, Params]:
-    """Makes the detector's structure and its first parameters, random or pretrained."""
+def start_from(
+    config: Config, source: Source, *, whole: bool = False
+) -> tuple[Config, nnx.GraphDef, Params]:
+    """Makes the detector's structure and its first parameters, random or pretrained.
+
+    Args:
+      config: of the run.
+      source: the training images; partially pretrained weights are scaled on a few.
+      whole: refuse weights that leave a parameter random.
+
+    Returns:
+      the config with the preprocessing that the weights presuppose, structure and
+      parameters.
+    """
+    weights = None
+    if config.model.pretrained:
+        weights = read_weights(config.model.pretrained)
+        config = dataclasses.replace(config, model=settle(config.model, weights))
     graphdef, params = init_detector(config.model, len(source.class_names), config.seed)
-    if not config.model.pretrained:
-        return graphdef, params
-    model = nnx.merge(graphdef, params)
-    layers = pretrained.read_layers(config.model.pretrained, model.backbone)
-    batch = next(
-        pipeline.evaluation_batches(
-            source,
-            batch_size=NUM_CALIBRATION_IMAGES,
-            **pipeline.options(config.data),
+    if weights is None:
+        return config, graphdef, params
+    detector = nnx.merge(graphdef, params)
+    shapes = pretrained.parameter_shapes(detector)
+    arrays = fit(weights, shapes)
+    for line in describe(weights, arrays, shapes):
+        _logger.info(line)
+    missing = sorted(set(shapes) - set(arrays))
+    if whole and missing:
+        raise UserError(
+            f"{weights.source}: has no {missing[0]} for {len(source.class_names)} "
+            "classes, expected a whole detector of this data set's classes"
         )
-    )
-    sizes = jnp.asarray(batch.image_sizes)
-    images = model.normalize(jnp.asarray(batch.images), sizes)
-    pretrained.load_into(model.backbone, layers, images, sizes.astype(jnp.int32))
-    return graphdef, nnx.to_pure_dict(nnx.state(model))
+    pretrained.assign(detector, arrays)
+    if pretrained.is_partial(arrays):
+        batch = next(
+            pipeline.evaluation_batches(
+                source,
+                batch_size=NUM_CALIBRATION_IMAGES,
+                **pipeline.options(config.data),
+            )
+        )
+        sizes = jnp.asarray(batch.image_sizes)
+        images = detector.normalize(jnp.asarray(batch.images), sizes)
+        key = jax.random.key(config.seed)
+        pretrained.fit_to_partial(
+            detector, arrays, key, images, sizes.astype(jnp.int32)
+        )
+    return config, graphdef, nnx.to_pure_dict(nnx.state(detector))
 
 
 def _first_state(
@@ -157,7 +210,7 @@ def _run_steps(
                 learning_rate = {"learning_rate": float(schedule(step - 1))}
                 log.write(step, window.close(config.batch_size) | learning_rate)
             if step % config.checkpoint_every == 0 or is_last:
-                checkpoint.save(checkpoints, state)
+                checkpoint.save(checkpoints, state, config.model.preprocessing)
         checkpoints.wait_until_finished()
     return state
 

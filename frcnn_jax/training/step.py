@@ -29,6 +29,13 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
+def structure_of(config: ModelConfig, num_classes: int) -> nnx.GraphDef:
+    """Makes a detector's structure, without parameters."""
+    return nnx.split(
+        nnx.eval_shape(lambda: FasterRCNN(config, num_classes, rngs=nnx.Rngs(0)))
+    )[0]
+
+
 def init_detector(
     config: ModelConfig, num_classes: int, seed: int
 ) -> tuple[nnx.GraphDef, Params]:

@@ -1,0 +1,95 @@
+"""What `frcnn import-weights` and `frcnn export-weights` do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from frcnn_jax.config import ModelConfig
+from frcnn_jax.config_files import read_config
+from frcnn_jax.errors import UserError
+from frcnn_jax.models import FasterRCNN
+from frcnn_jax.models.pretrained import named, parameter_shapes
+from frcnn_jax.training.checkpoint import read_detector
+from frcnn_jax.weights.exporting import FORMATS, export_weights, save_weights
+from frcnn_jax.weights.importing import (
+    OWN_FORMAT,
+    Weights,
+    fit,
+    read_weights,
+    settle,
+    trained_weights,
+)
+from frcnn_jax.weights.report import describe
+
+
+def import_file(source: str, output: Path, **options) -> None:
+    """Converts a weight file of another project into one of ours, and reports.
+
+    Args:
+      source: path, or `hf://OWNER/NAME`.
+      output: the new `.safetensors` file.
+      **options: of `read_weights`.
+
+    Raises:
+      UserError: if the source is no full-width VGG16 or detector, does not say how
+        pixels are preprocessed, or the output exists or cannot be written.
+    """
+    _check_new(output, [".safetensors"])
+    weights = read_weights(source, **options)
+    if weights.layout == OWN_FORMAT:
+        raise UserError(f"{source}: is a file of frcnn_jax already")
+    anchors = {
+        name: weights.model[name]
+        for name in ("anchor_scales", "anchor_ratios")
+        if name in weights.model
+    }
+    settle(ModelConfig(**anchors), weights)
+    num_classes = len(weights.arrays.get("head.score.bias", [0, 0])) - 1
+    shapes = parameter_shapes(
+        nnx.eval_shape(
+            lambda: FasterRCNN(ModelConfig(**anchors), num_classes, rngs=nnx.Rngs(0))
+        )
+    )
+    print("\n".join(describe(weights, fit(weights, shapes), shapes)))
+    save_weights(weights, output)
+    print(f"wrote {output}, {output.stat().st_size / 2**20:.0f} MiB")
+
+
+def export(source: str, output: Path, layout: str) -> None:
+    """Writes the weights of a run's last checkpoint, or of a file, for another project.
+
+    Args:
+      source: run directory, or what `read_weights` takes.
+      output: the new file.
+      layout: "frcnn_jax", or one of `FORMATS`.
+
+    Raises:
+      UserError: if the source cannot be read, lacks a layer of that project, or the
+        output exists or cannot be written.
+    """
+    suffixes = [".safetensors"] if layout == OWN_FORMAT else [".safetensors", ".pth"]
+    _check_new(output, suffixes)
+    weights = _of_run(Path(source)) if Path(source).is_dir() else read_weights(source)
+    if layout == OWN_FORMAT:
+        save_weights(weights, output)
+    else:
+        export_weights(weights, output, FORMATS[layout])
+    print(f"wrote {output}, {output.stat().st_size / 2**20:.0f} MiB")
+
+
+def _of_run(work_dir: Path) -> Weights:
+    config = read_config(work_dir / "config.json").model
+    detector = read_detector(work_dir)
+    arrays = {name: np.asarray(array) for name, array in named(detector.params).items()}
+    return trained_weights(str(detector.path), arrays, detector.preprocessing, config)
+
+
+def _check_new(path: Path, suffixes: Sequence[str]) -> None:
+    if path.suffix not in suffixes:
+        raise UserError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+    if path.exists():
+        raise UserError(f"{path}: exists already, expected a new file")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}")

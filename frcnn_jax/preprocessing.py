@@ -1,0 +1,41 @@
+"""How pixels become what a backbone expects, as the published VGG16 weights want it."""
+
+import dataclasses
+from typing import Literal
+
+Colors = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """`(pixels - pixel_mean) / pixel_std`, of pixels 0..255 in the given order."""
+
+    channel_order: Literal["RGB", "BGR"]
+    pixel_mean: Colors
+    pixel_std: Colors
+
+    def __str__(self) -> str:
+        """Says it in one line."""
+        mean, std = (" ".join(map(str, c)) for c in (self.pixel_mean, self.pixel_std))
+        return f"{self.channel_order}, 0..255, minus {mean}, divided by {std}"
+
+
+_UNIT = (1.0, 1.0, 1.0)
+
+PREPROCESSINGS = {
+    # torchvision and timm: 255 times the mean and deviation they use for 0..1.
+    "torchvision": Preprocessing(
+        "RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    ),
+    # Simonyan and Zisserman's Caffe model, and Keras.
+    "caffe": Preprocessing("BGR", (103.939, 116.779, 123.68), _UNIT),
+    # The same model with the input channels of conv1_1 in the other order.
+    "caffe-rgb": Preprocessing("RGB", (123.68, 116.779, 103.939), _UNIT),
+    # rbgirshick/py-faster-rcnn: lib/fast_rcnn/config.py.
+    "py-faster-rcnn": Preprocessing("BGR", (102.9801, 115.9465, 122.7717), _UNIT),
+    # chainer/chainercv: FasterRCNNVGG16.
+    "chainercv": Preprocessing("RGB", (122.7717, 115.9465, 102.9801), _UNIT),
+    # chenyuntc/simple-faster-rcnn-pytorch with caffe_pretrain: its data/dataset.py
+    # subtracts the mean in the order of RGB from BGR, and so do its trained detectors.
+    "chenyuntc-caffe": Preprocessing("BGR", (122.7717, 115.9465, 102.9801), _UNIT),
+}

@@ -1,0 +1,103 @@
+"""Writing of weights: our own files, and state dicts of other projects."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from frcnn_jax.errors import UserError
+from frcnn_jax.preprocessing import PREPROCESSINGS
+from frcnn_jax.weights.files import import_extra
+from frcnn_jax.weights.importing import OWN_FORMAT, Weights
+from frcnn_jax.weights.layouts import CHENYUNTC, IMAGENET, TORCHVISION, Layout
+
+FORMATS = {"torchvision": TORCHVISION, "chenyuntc": CHENYUNTC}
+
+
+def save_weights(weights: Weights, path: Path) -> None:
+    """Writes a `.safetensors` that has all that `weights` has, preprocessing included.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
+    metadata = {
+        "format": OWN_FORMAT,
+        "model": json.dumps(dict(weights.model)),
+        "source": f"{weights.source}, {weights.layout}, {weights.sha256}",
+    }
+    _write(
+        path,
+        lambda part: safetensors.numpy.save_file(
+            dict(weights.arrays), part, metadata=metadata
+        ),
+    )
+
+
+def export_weights(weights: Weights, path: Path, layout: Layout) -> None:
+    """Writes a state dict for another project.
+
+    Args:
+      weights: of VGG16 or a whole detector.
+      path: of the new file, `.safetensors`, or else PyTorch's `.pth`.
+      layout: of the project, one of `FORMATS`.
+
+    Raises:
+      UserError: if a layer is missing, that project has no such preprocessing, the file
+        cannot be written, or PyTorch is needed and not there.
+    """
+    state = state_dict(weights, layout)
+    if layout.is_detector:
+        caffe = _caffe_pretrain(weights)
+    if path.suffix == ".safetensors":
+        _write(path, lambda part: safetensors.numpy.save_file(state, part))
+        return
+    torch = import_extra("torch", "torch")
+    content = {name: torch.from_numpy(array) for name, array in state.items()}
+    if layout.is_detector:
+        content = {"model": content, "config": {"caffe_pretrain": caffe}}
+    _write(path, lambda part: torch.save(content, part))
+
+
+def state_dict(weights: Weights, layout: Layout) -> dict[str, np.ndarray]:
+    """Names and arranges the arrays as another project does.
+
+    Raises:
+      UserError: if a layer is missing. ImageNet's classes need not be there.
+    """
+    num_scales = len(weights.model.get("anchor_scales", (0, 0, 0)))
+    names = layout.names()
+    missing = [n for n in names if n not in weights.arrays and IMAGENET not in n]
+    if missing:
+        raise UserError(
+            f"{weights.source}: {missing[0]} is missing, which a {layout.title} has"
+        )
+    return {
+        theirs: layout.to_theirs(ours, weights.arrays[ours], num_scales)
+        for ours, theirs in names.items()
+        if ours in weights.arrays
+    }
+
+
+def _caffe_pretrain(weights: Weights) -> bool:
+    """Which of its two ways of preprocessing simple-faster-rcnn-pytorch must use."""
+    for name, caffe in (("torchvision", False), ("chenyuntc-caffe", True)):
+        if weights.preprocessing == PREPROCESSINGS[name]:
+            return caffe
+    raise UserError(
+        f"{weights.source}: the detector takes {weights.preprocessing}; "
+        "simple-faster-rcnn-pytorch has no such preprocessing"
+    )
+
+
+def _write(path: Path, write) -> None:
+    """Writes under another name first, so that no half-written file is left."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    # OSError, or the library's own error for a full disk.
+    except Exception as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error})") from None

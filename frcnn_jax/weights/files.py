@@ -1,0 +1,221 @@
+"""Reading of weight files: named float32 arrays, whatever container they come in.
+
+The container is recognised by its content, not by its name. Nothing in a file is ever
+executed: PyTorch's are read with `weights_only=True`, NumPy's with
+`allow_pickle=False`.
+"""
+
+import hashlib
+import importlib
+import logging
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+
+from frcnn_jax.errors import UserError
+
+HUB = "hf://"
+
+# How the SHA-256 of published files begins: torchvision's VGG16, and the Caffe VGG16
+# that jcjohnson/pytorch-vgg converted.
+_PUBLISHED = {"vgg16-397923af.pth": "397923af", "vgg16-00b39a1b.pth": "00b39a1b"}
+
+
+class WeightFile(NamedTuple):
+    """What a file holds."""
+
+    arrays: dict[str, np.ndarray]  # float32
+    metadata: dict[str, Any]  # of safetensors; of PyTorch, what is beside the tensors
+    sha256: str  # of the file
+
+
+def read_file(source: str) -> WeightFile:
+    """Reads the arrays of a weight file.
+
+    Args:
+      source: a path, or `hf://OWNER/NAME[/FILE]` on the Hugging Face hub, where FILE is
+        `model.safetensors` if absent.
+
+    Raises:
+      UserError: if it cannot be had, is damaged, is no weight file, needs a package
+        that is not installed, would run code, has another SHA-256 than its name or the
+        hub says, or has arrays that are not float32 or not finite.
+    """
+    path = _download(source) if source.startswith(HUB) else Path(source)
+    try:
+        digest = _sha256(path)
+        read = _READERS[_container(path)]
+    except OSError as error:
+        raise UserError(f"{source}: {_first_line(error)}") from None
+    except zipfile.BadZipFile:
+        raise UserError(f"{source}: damaged, its end is missing") from None
+    _check_digest(path, digest, source)
+    try:
+        arrays, metadata = read(path)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    # Each library has its own errors for damage; no file should end in a traceback.
+    except Exception as error:
+        raise UserError(
+            f"{source}: damaged, cannot be read ({_first_line(error)})"
+        ) from None
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise UserError(f"{source}: {name} is {array.dtype}, expected float32")
+        if not np.isfinite(array).all():
+            raise UserError(f"{source}: {name} has values that are not finite")
+    return WeightFile(arrays, metadata, digest)
+
+
+def import_extra(package: str, extra: str):
+    """Imports a package that only one container needs.
+
+    Raises:
+      UserError: if it is not installed; names the extra that has it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise UserError(f"needs {package}: pip install 'frcnn_jax[{extra}]'") from None
+
+
+def _download(source: str) -> Path:
+    from huggingface_hub import hf_hub_download  # here: it takes a second to import
+
+    match = re.fullmatch(r"hf://([^/]+/[^/]+)(?:/(.+))?", source)
+    if match is None:
+        raise UserError(f"{source}: expected hf://OWNER/NAME or hf://OWNER/NAME/FILE")
+    repository, name = match.groups()
+    # It tells every attempt to reach the hub; the error says it once.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        return Path(hf_hub_download(repository, name or "model.safetensors"))
+    # OSError, and ValueError for a name that cannot be; HTTP clients have more.
+    except Exception as error:
+        raise UserError(
+            f"{source}: cannot be downloaded ({_first_line(error)}); without a "
+            "network, get the file elsewhere and give its path"
+        ) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_digest(path: Path, digest: str, source: str) -> None:
+    """Compares with the SHA-256 in a published name, or in the name in hub's cache."""
+    expected = _PUBLISHED.get(path.name, "")
+    if source.startswith(HUB) and re.fullmatch("[0-9a-f]{64}", path.resolve().name):
+        expected = path.resolve().name
+    if not digest.startswith(expected):
+        raise UserError(
+            f"{source}: its SHA-256 begins with {digest[:8]}, expected {expected[:8]}; "
+            "it is damaged or another file: get it again, or give it another name"
+        )
+
+
+def _container(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            is_numpy = all(name.endswith(".npy") for name in archive.namelist())
+        return "npz" if is_numpy else "torch"
+    if start.startswith(b"\x80"):
+        return "torch"
+    if start.startswith(b"\x89HDF"):
+        return "hdf5"
+    if start.endswith(b"{"):
+        return "safetensors"
+    raise OSError("not a weight file, expected .safetensors, .npz, .pth or .h5")
+
+
+def _read_safetensors(path: Path):
+    with safetensors.safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118, it is not a mapping
+            dtype = file.get_slice(name).get_dtype()
+            if dtype != "F32":  # NumPy has no bfloat16 to read it into
+                raise UserError(f"{name} is {dtype}, expected F32 (float32)")
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return arrays, file.metadata() or {}
+
+
+def _read_npz(path: Path):
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}, {}
+
+
+def _read_hdf5(path: Path):
+    h5py = import_extra("h5py", "keras")
+    arrays = {}
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = np.asarray(item[()])
+
+    with h5py.File(path) as file:
+        file.visititems(add)
+    return arrays, {}
+
+
+def _read_torch(path: Path):
+    torch = import_extra("torch", "torch")
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            "holds more than tensors, and reading that would run its code: refused"
+        ) from None
+    metadata = {}
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        metadata = {name: value for name, value in content.items() if name != "model"}
+        content = content["model"]
+    if not isinstance(content, dict):
+        raise UserError(f"holds a {type(content).__name__}, expected a state dict")
+    arrays = {}
+    for name, value in content.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"{name} is a {type(value).__name__}, expected tensors by name"
+            )
+        if value.dtype != torch.float32:
+            raise UserError(f"{name} is {value.dtype}, expected torch.float32")
+        arrays[name] = value.detach().numpy()
+    return arrays, metadata
+
+
+def _numpy_scalars() -> list[Any]:
+    """What a pickled NumPy number is made of, by its old and new names.
+
+    simple-faster-rcnn-pytorch keeps its best mAP, such a number, in its checkpoints.
+    """
+    scalar = type(np.float64(0.0)).__reduce__(np.float64(0.0))[0]
+    return [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        type(np.dtype(np.float64)),
+        type(np.dtype(np.float32)),
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+_READERS = {
+    "safetensors": _read_safetensors,
+    "npz": _read_npz,
+    "hdf5": _read_hdf5,
+    "torch": _read_torch,
+}

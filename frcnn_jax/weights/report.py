@@ -1,0 +1,44 @@
+"""What an import did, in lines to read."""
+
+from collections.abc import Iterable, Mapping
+
+from frcnn_jax.weights.importing import Weights
+
+
+def describe(
+    weights: Weights,
+    loaded: Iterable[str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[str]:
+    """Says what was loaded, skipped and missing.
+
+    Args:
+      weights: from `read_weights`.
+      loaded: names of the parameters that the detector takes.
+      shapes: all parameters of the detector, by name.
+    """
+    loaded = set(loaded)
+    skipped = [name for name in weights.arrays if name not in loaded]
+    missing = [name for name in shapes if name not in loaded]
+    preprocessing = "not known; the config must say it"
+    if "pixel_mean" in weights.model:
+        preprocessing = str(weights.preprocessing)
+    return [
+        f"{weights.source}: {weights.layout}, SHA-256 {weights.sha256}",
+        f"  loaded: {_layers(loaded) or 'nothing'}",
+        f"  skipped: {_layers([*skipped, *weights.unknown]) or 'nothing'}",
+        f"  missing, random: {_layers(missing) or 'nothing'}",
+        f"  pixels: {preprocessing}",
+    ]
+
+
+def _layers(names: Iterable[str]) -> str:
+    """Names layers instead of their kernels and biases, and VGG16's in one."""
+    layers = sorted(
+        {name.removesuffix(".kernel").removesuffix(".bias") for name in names}
+    )
+    convolutions = [name for name in layers if name.startswith("backbone.")]
+    others = [name for name in layers if not name.startswith("backbone.")]
+    if len(convolutions) > 2:
+        convolutions = [f"{convolutions[0]}..{convolutions[-1]}"]
+    return ", ".join(convolutions + others)
