@@ -18,23 +18,18 @@ from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import report, runner
-from frcnn_jax.models import pretrained
 from frcnn_jax.plotting import plot_metrics
 from frcnn_jax.training import checkpoint
 from frcnn_jax.training.optimizer import make_optimizer, make_schedule
 from frcnn_jax.training.run_log import RunLog, Window
+from frcnn_jax.training.start import start_detector
 from frcnn_jax.training.step import (
     Params,
     TrainState,
     TrainStep,
-    init_detector,
     make_train_step,
     structure_of,
 )
-from frcnn_jax.weights.importing import fit, read_weights, settle
-from frcnn_jax.weights.report import describe
-
-NUM_CALIBRATION_IMAGES = 4
 
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +44,7 @@ def train(config: Config) -> dict[str, Any]:
       UserError: if data, weights or run directory do not fit the config.
     """
     train_source, test_source = open_sources(config)
-    config, graphdef, params = start_from(config, train_source)
+    config, graphdef, params = start_detector(config, train_source)
     work_dir = _prepare_work_dir(config)
 
     optimizer, state = _first_state(config, params)
@@ -104,7 +99,7 @@ def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, A
     source = open_source(config.data, split or config.data.test_split)
     if not config.model.pretrained:
         raise UserError("model.pretrained is empty, expected a detector's weights")
-    config, graphdef, params = start_from(config, source, whole=True)
+    config, graphdef, params = start_detector(config, source, whole=True)
     return _evaluate(config, graphdef, params, source, _prepare_work_dir(config))
 
 
@@ -120,56 +115,6 @@ def open_sources(config: Config) -> tuple[Source, Source]:
             f"data.test_split {test_source.class_names}, expected the same"
         )
     return train_source, test_source
-
-
-def start_from(
-    config: Config, source: Source, *, whole: bool = False
-) -> tuple[Config, nnx.GraphDef, Params]:
-    """Makes the detector's structure and its first parameters, random or pretrained.
-
-    Args:
-      config: of the run.
-      source: the training images; partially pretrained weights are scaled on a few.
-      whole: refuse weights that leave a parameter random.
-
-    Returns:
-      the config with the preprocessing that the weights presuppose, structure and
-      parameters.
-    """
-    weights = None
-    if config.model.pretrained:
-        weights = read_weights(config.model.pretrained)
-        config = dataclasses.replace(config, model=settle(config.model, weights))
-    graphdef, params = init_detector(config.model, len(source.class_names), config.seed)
-    if weights is None:
-        return config, graphdef, params
-    detector = nnx.merge(graphdef, params)
-    shapes = pretrained.parameter_shapes(detector)
-    arrays = fit(weights, shapes)
-    for line in describe(weights, arrays, shapes):
-        _logger.info(line)
-    missing = sorted(set(shapes) - set(arrays))
-    if whole and missing:
-        raise UserError(
-            f"{weights.source}: has no {missing[0]} for {len(source.class_names)} "
-            "classes, expected a whole detector of this data set's classes"
-        )
-    pretrained.assign(detector, arrays)
-    if pretrained.is_partial(arrays):
-        batch = next(
-            pipeline.evaluation_batches(
-                source,
-                batch_size=NUM_CALIBRATION_IMAGES,
-                **pipeline.options(config.data),
-            )
-        )
-        sizes = jnp.asarray(batch.image_sizes)
-        images = detector.normalize(jnp.asarray(batch.images), sizes)
-        key = jax.random.key(config.seed)
-        pretrained.fit_to_partial(
-            detector, arrays, key, images, sizes.astype(jnp.int32)
-        )
-    return config, graphdef, nnx.to_pure_dict(nnx.state(detector))
 
 
 def _first_state(

@@ -151,7 +151,8 @@ def test_partially_pretrained_start_uses_training_images(data_root, tmp_path):
         pretrained=str(data_root / "vgg16/vgg16_caffe_conv1_to_conv3.npz"),
     )
     config = config_in(tmp_path, data=data, model=model)
-    _, params = loop.init_params(config, loop.open_sources(config)[0])
+    settled, _, params = start_detector(config, loop.open_sources(config)[0])
+    assert settled.model.preprocessing == PREPROCESSINGS["caffe"]
     kernels = np.load(model.pretrained)
     np.testing.assert_array_equal(
         params["backbone"]["conv2_1"]["kernel"], kernels["conv2_1_W"]
