@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from flax import nnx
 
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.config_files import read_config
 from frcnn_jax.errors import UserError
-from frcnn_jax.models import FasterRCNN
-from frcnn_jax.models.pretrained import named, parameter_shapes
+from frcnn_jax.models.pretrained import named
 from frcnn_jax.training.checkpoint import read_detector
+from frcnn_jax.training.step import abstract_detector
 from frcnn_jax.weights.exporting import FORMATS, export_weights, save_weights
 from frcnn_jax.weights.importing import (
     OWN_FORMAT,
@@ -47,11 +46,8 @@ def import_file(source: str, output: Path, **options) -> None:
     }
     settle(ModelConfig(**anchors), weights)
     num_classes = len(weights.arrays.get("head.score.bias", [0, 0])) - 1
-    shapes = parameter_shapes(
-        nnx.eval_shape(
-            lambda: FasterRCNN(ModelConfig(**anchors), num_classes, rngs=nnx.Rngs(0))
-        )
-    )
+    _, params = abstract_detector(ModelConfig(**anchors), num_classes)
+    shapes = {name: leaf.shape for name, leaf in named(params).items()}
     print("\n".join(describe(weights, fit(weights, shapes), shapes)))
     save_weights(weights, output)
     print(f"wrote {output}, {output.stat().st_size / 2**20:.0f} MiB")

@@ -22,12 +22,6 @@ _NAMES = [name for block in BLOCKS for name, _ in block]
 _logger = logging.getLogger(__name__)
 
 
-def parameter_shapes(detector: FasterRCNN) -> dict[str, tuple[int, ...]]:
-    """Lists the shapes of all parameters by name."""
-    params = named(nnx.to_pure_dict(nnx.state(detector)))
-    return {name: parameter.shape for name, parameter in params.items()}
-
-
 def named(params: dict[str, Any]) -> dict[str, Any]:
     """Flattens nested parameters: module, layer, "kernel" or "bias"."""
     return {

@@ -27,8 +27,8 @@ from frcnn_jax.training.step import (
     Params,
     TrainState,
     TrainStep,
+    abstract_detector,
     make_train_step,
-    structure_of,
 )
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +82,12 @@ def evaluate(work_dir: Path, split: str | None = None) -> dict[str, Any]:
             f"{detector.path}: was trained with pixels {detector.preprocessing}, but "
             f"{work_dir}/config.json has {config.model.preprocessing}"
         )
-    graphdef = structure_of(config.model, len(source.class_names))
+    graphdef, expected = abstract_detector(config.model, len(source.class_names))
+    if jax.tree.map(jnp.shape, detector.params) != jax.tree.map(jnp.shape, expected):
+        raise UserError(
+            f"{detector.path}: its parameters have other shapes than a detector of "
+            f"{work_dir}/config.json with {len(source.class_names)} classes"
+        )
     return _evaluate(config, graphdef, detector.params, source, work_dir)
 
 

@@ -5,6 +5,7 @@ import logging
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from frcnn_jax.config import Config
@@ -44,37 +45,42 @@ def start_detector(
     weights = read_weights(config.model.pretrained)
     config = dataclasses.replace(config, model=settle(config.model, weights))
     graphdef, params = init_detector(config.model, num_classes, config.seed)
+    arrays = _choose(weights, params, num_classes, whole)
     detector = nnx.merge(graphdef, params)
-    _give(detector, weights, config, source, whole)
+    pretrained.assign(detector, arrays)
+    if pretrained.is_partial(arrays):
+        _fit_to_images(detector, arrays, config, source)
     return config, graphdef, nnx.to_pure_dict(nnx.state(detector))
 
 
-def _give(
-    detector: FasterRCNN, weights: Weights, config: Config, source: Source, whole: bool
-) -> None:
-    """Puts the weights into the detector, in place, and reports what that did."""
-    shapes = pretrained.parameter_shapes(detector)
+def _choose(
+    weights: Weights, params: Params, num_classes: int, whole: bool
+) -> dict[str, np.ndarray]:
+    """Takes what the detector has a place for, and reports that."""
+    shapes = {name: leaf.shape for name, leaf in pretrained.named(params).items()}
     arrays = fit(weights, shapes)
     for line in describe(weights, arrays, shapes):
         _logger.info(line)
     missing = sorted(set(shapes) - set(arrays))
     if whole and missing:
         raise UserError(
-            f"{weights.source}: has no {missing[0]} for {len(source.class_names)} "
-            "classes, expected a whole detector of this data set's classes"
+            f"{weights.source}: no {missing[0]} for {num_classes} classes, expected "
+            "a whole detector of this data set's classes"
         )
-    pretrained.assign(detector, arrays)
-    if pretrained.is_partial(arrays):
-        batch = next(
-            pipeline.evaluation_batches(
-                source,
-                batch_size=NUM_CALIBRATION_IMAGES,
-                **pipeline.options(config.data),
-            )
-        )
-        sizes = jnp.asarray(batch.image_sizes)
-        images = detector.normalize(jnp.asarray(batch.images), sizes)
-        key = jax.random.key(config.seed)
-        pretrained.fit_to_partial(
-            detector, arrays, key, images, sizes.astype(jnp.int32)
-        )
+    return arrays
+
+
+def _fit_to_images(
+    detector: FasterRCNN,
+    arrays: dict[str, np.ndarray],
+    config: Config,
+    source: Source,
+) -> None:
+    batches = pipeline.evaluation_batches(
+        source, batch_size=NUM_CALIBRATION_IMAGES, **pipeline.options(config.data)
+    )
+    batch = next(batches)
+    sizes = jnp.asarray(batch.image_sizes)
+    images = detector.normalize(jnp.asarray(batch.images), sizes)
+    key = jax.random.key(config.seed)
+    pretrained.fit_to_partial(detector, arrays, key, images, sizes.astype(jnp.int32))

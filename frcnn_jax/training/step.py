@@ -29,11 +29,14 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
-def structure_of(config: ModelConfig, num_classes: int) -> nnx.GraphDef:
-    """Makes a detector's structure, without parameters."""
-    return nnx.split(
+def abstract_detector(
+    config: ModelConfig, num_classes: int
+) -> tuple[nnx.GraphDef, Params]:
+    """Makes a detector's structure and the shapes and types of its parameters."""
+    graphdef, params = nnx.split(
         nnx.eval_shape(lambda: FasterRCNN(config, num_classes, rngs=nnx.Rngs(0)))
-    )[0]
+    )
+    return graphdef, nnx.to_pure_dict(params)
 
 
 def init_detector(

@@ -9,7 +9,9 @@ import pytest
 
 from frcnn_jax.config_files import read_config
 from frcnn_jax.errors import UserError
+from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.training import checkpoint, loop
+from frcnn_jax.training.start import start_detector
 from tests import tiny
 
 TIMES = {"images_per_second", "input_wait_share"}
@@ -59,8 +61,8 @@ def test_resumed_run_equals_the_whole_one_bit_for_bit(run, tmp_path, monkeypatch
 
     save = checkpoint.save
 
-    def save_and_die(checkpoints, state):
-        save(checkpoints, state)
+    def save_and_die(checkpoints, *rest):
+        save(checkpoints, *rest)
         checkpoints.wait_until_finished()
         raise KilledError
 
