@@ -49,14 +49,12 @@ def read_file(source: str) -> WeightFile:
     path = _download(source) if source.startswith(HUB) else Path(source)
     try:
         digest = _sha256(path)
-        read = _READERS[_container(path)]
     except OSError as error:
         raise UserError(f"{source}: {_first_line(error)}") from None
-    except zipfile.BadZipFile:
-        raise UserError(f"{source}: damaged, its end is missing") from None
     _check_digest(path, digest, source)
     try:
-        arrays, metadata = read(path)
+        arrays, metadata = _READERS[_container(path)](path)
+        _check_values(arrays)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     # Each library has its own errors for damage; no file should end in a traceback.
@@ -64,11 +62,6 @@ def read_file(source: str) -> WeightFile:
         raise UserError(
             f"{source}: damaged, cannot be read ({_first_line(error)})"
         ) from None
-    for name, array in arrays.items():
-        if array.dtype != np.float32:
-            raise UserError(f"{source}: {name} is {array.dtype}, expected float32")
-        if not np.isfinite(array).all():
-            raise UserError(f"{source}: {name} has values that are not finite")
     return WeightFile(arrays, metadata, digest)
 
 
@@ -124,8 +117,11 @@ def _container(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(9)
     if start.startswith(b"PK"):
-        with zipfile.ZipFile(path) as archive:
-            is_numpy = all(name.endswith(".npy") for name in archive.namelist())
+        try:
+            with zipfile.ZipFile(path) as archive:
+                is_numpy = all(name.endswith(".npy") for name in archive.namelist())
+        except zipfile.BadZipFile:
+            raise UserError("damaged, its end is missing") from None
         return "npz" if is_numpy else "torch"
     if start.startswith(b"\x80"):
         return "torch"
@@ -133,7 +129,15 @@ def _container(path: Path) -> str:
         return "hdf5"
     if start.endswith(b"{"):
         return "safetensors"
-    raise OSError("not a weight file, expected .safetensors, .npz, .pth or .h5")
+    raise UserError("not a weight file, expected .safetensors, .npz, .pth or .h5")
+
+
+def _check_values(arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise UserError(f"{name} is {array.dtype}, expected float32")
+        if not np.isfinite(array).all():
+            raise UserError(f"{name} has values that are not finite")
 
 
 def _read_safetensors(path: Path):
@@ -148,6 +152,8 @@ def _read_safetensors(path: Path):
 
 def _read_npz(path: Path):
     with np.load(path, allow_pickle=False) as archive:
+        if len(set(archive.files)) < len(archive.files):
+            raise UserError("has two arrays of one name")
         return {name: archive[name] for name in archive.files}, {}
 
 
@@ -181,7 +187,7 @@ def _read_torch(path: Path):
         raise UserError(f"holds a {type(content).__name__}, expected a state dict")
     arrays = {}
     for name, value in content.items():
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UserError(
                 f"{name} is a {type(value).__name__}, expected tensors by name"
             )
