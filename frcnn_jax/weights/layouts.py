@@ -174,6 +174,7 @@ LAYOUTS = (
         "Caffe VGG16 by pytorch-vgg",
         _numbered("features.")
         | _fully_connected(*(f"classifier.{i}" for i in (1, 4, 6))),
+        preprocessing="caffe",
     ),
     Layout(
         "timm VGG16",
