@@ -162,5 +162,6 @@ def _exit_cleanly(function: Callable[[], None]) -> None:
     try:
         function()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        message = " ".join(str(error).splitlines())  # names in a file may have any
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)

@@ -1,5 +1,6 @@
 """Writing of weights: our own files, and state dicts of other projects."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ import safetensors.numpy
 
 from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import PREPROCESSINGS
-from frcnn_jax.weights.files import import_extra
+from frcnn_jax.weights.files import first_line, import_extra
 from frcnn_jax.weights.importing import OWN_FORMAT, Weights
 from frcnn_jax.weights.layouts import CHENYUNTC, IMAGENET, TORCHVISION, Layout
 
@@ -64,7 +65,8 @@ def state_dict(weights: Weights, layout: Layout) -> dict[str, np.ndarray]:
     """Names and arranges the arrays as another project does.
 
     Raises:
-      UserError: if a layer is missing. ImageNet's classes need not be there.
+      UserError: if a layer is missing, or has a shape that cannot be rearranged.
+        ImageNet's classes need not be there.
     """
     num_scales = len(weights.model.get("anchor_scales", (0, 0, 0)))
     names = layout.names()
@@ -73,11 +75,14 @@ def state_dict(weights: Weights, layout: Layout) -> dict[str, np.ndarray]:
         raise UserError(
             f"{weights.source}: {missing[0]} is missing, which a {layout.title} has"
         )
-    return {
-        theirs: layout.to_theirs(ours, weights.arrays[ours], num_scales)
-        for ours, theirs in names.items()
-        if ours in weights.arrays
-    }
+    try:
+        return {
+            theirs: layout.to_theirs(ours, weights.arrays[ours], num_scales)
+            for ours, theirs in names.items()
+            if ours in weights.arrays
+        }
+    except ValueError as error:
+        raise UserError(f"{weights.source}: cannot be rearranged ({error})") from None
 
 
 def _caffe_pretrain(weights: Weights) -> bool:
@@ -99,5 +104,7 @@ def _write(path: Path, write) -> None:
         os.replace(part, path)
     # OSError, or the library's own error for a full disk.
     except Exception as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error})") from None
+        raise UserError(f"{path}: cannot be written ({first_line(error)})") from None
+    finally:  # also when interrupted
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

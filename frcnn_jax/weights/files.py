@@ -50,7 +50,7 @@ def read_file(source: str) -> WeightFile:
     try:
         digest = _sha256(path)
     except OSError as error:
-        raise UserError(f"{source}: {_first_line(error)}") from None
+        raise UserError(f"{source}: {first_line(error)}") from None
     _check_digest(path, digest, source)
     try:
         arrays, metadata = _READERS[_container(path)](path)
@@ -60,7 +60,7 @@ def read_file(source: str) -> WeightFile:
     # Each library has its own errors for damage; no file should end in a traceback.
     except Exception as error:
         raise UserError(
-            f"{source}: damaged, cannot be read ({_first_line(error)})"
+            f"{source}: damaged, cannot be read ({first_line(error)})"
         ) from None
     return WeightFile(arrays, metadata, digest)
 
@@ -77,6 +77,14 @@ def import_extra(package: str, extra: str):
         raise UserError(f"needs {package}: pip install 'frcnn_jax[{extra}]'") from None
 
 
+def first_line(error: Exception) -> str:
+    """Says what went wrong without the libraries' further lines."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def _download(source: str) -> Path:
     from huggingface_hub import hf_hub_download  # here: it takes a second to import
 
@@ -91,7 +99,7 @@ def _download(source: str) -> Path:
     # OSError, and ValueError for a name that cannot be; HTTP clients have more.
     except Exception as error:
         raise UserError(
-            f"{source}: cannot be downloaded ({_first_line(error)}); without a "
+            f"{source}: cannot be downloaded ({first_line(error)}); without a "
             "network, get the file elsewhere and give its path"
         ) from None
 
@@ -210,13 +218,6 @@ def _numpy_scalars() -> list[Any]:
         type(np.dtype(np.float64)),
         type(np.dtype(np.float32)),
     ]
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 _READERS = {

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +14,13 @@ from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import PREPROCESSINGS, Preprocessing
 from frcnn_jax.weights.files import WeightFile, read_file
 from frcnn_jax.weights.layouts import (
+    CHENYUNTC,
     CONVOLUTIONS,
     IMAGENET,
     Layout,
     find_layout,
 )
+from frcnn_jax.weights.metadata import read_model
 
 OWN_FORMAT = "frcnn_jax"
 
@@ -187,12 +188,21 @@ def settle(config: ModelConfig, weights: Weights) -> ModelConfig:
 
 def _convert(source, layout: Layout, name: str, array: np.ndarray, num_scales: int):
     try:
-        return layout.to_ours(name, array, num_scales)
-    except ValueError:
+        ours = layout.to_ours(name, array, num_scales)
+        _check_dimensions(name, ours)
+        return ours
+    except (ValueError, IndexError):
         raise UserError(
             f"{source}: {layout.names()[name]} has the shape {array.shape}, which it "
             f"has in no {layout.title}"
         ) from None
+
+
+def _check_dimensions(name: str, array: np.ndarray) -> None:
+    is_convolution = name.startswith(("backbone.", "rpn."))
+    expected = 1 if name.endswith(".bias") else 4 if is_convolution else 2
+    if array.ndim != expected or array.size == 0:
+        raise ValueError(f"{name} has the shape {array.shape}")
 
 
 def _check_complete(source: str, layout: Layout, present: Mapping) -> None:
@@ -248,10 +258,18 @@ def _preprocessing(
 
 def _read_own(source: str, file: WeightFile) -> Weights:
     try:
-        model = json.loads(file.metadata["model"])
-        model = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
-    except (KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"{source}: damaged metadata ({error})") from None
+        model = read_model(file.metadata)
+        for name, array in file.arrays.items():
+            _check_dimensions(name, array)
+    except ValueError as error:
+        raise UserError(f"{source}: damaged ({error})") from None
+    layout = Layout(
+        "file of frcnn_jax",
+        {name: name for name in CHENYUNTC.layers},
+        suffixes=(".kernel", ".bias"),
+        is_detector="anchor_scales" in model,
+    )
+    _check_complete(source, layout, file.arrays)
     return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), model)
 
 
