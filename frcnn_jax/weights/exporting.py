@@ -11,7 +11,7 @@ import safetensors.numpy
 from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.weights.files import first_line, import_extra
-from frcnn_jax.weights.importing import OWN_FORMAT, Weights
+from frcnn_jax.weights.importing import DELTA_STD, OWN_FORMAT, Weights
 from frcnn_jax.weights.layouts import CHENYUNTC, IMAGENET, TORCHVISION, Layout
 
 FORMATS = {"torchvision": TORCHVISION, "chenyuntc": CHENYUNTC}
@@ -49,15 +49,15 @@ def export_weights(weights: Weights, path: Path, layout: Layout) -> None:
         cannot be written, or PyTorch is needed and not there.
     """
     state = state_dict(weights, layout)
-    if layout.is_detector:
-        caffe = _caffe_pretrain(weights)
+    config = _config(weights) if layout.is_detector else None
     if path.suffix == ".safetensors":
-        _write(path, lambda part: safetensors.numpy.save_file(state, part))
+        metadata = {k: "yes" for k, v in (config or {}).items() if v}
+        _write(path, lambda part: safetensors.numpy.save_file(state, part, metadata))
         return
     torch = import_extra("torch", "torch")
     content = {name: torch.from_numpy(array) for name, array in state.items()}
     if layout.is_detector:
-        content = {"model": content, "config": {"caffe_pretrain": caffe}}
+        content = {"model": content, "config": config}
     _write(path, lambda part: torch.save(content, part))
 
 
@@ -85,11 +85,17 @@ def state_dict(weights: Weights, layout: Layout) -> dict[str, np.ndarray]:
         raise UserError(f"{weights.source}: cannot be rearranged ({error})") from None
 
 
-def _caffe_pretrain(weights: Weights) -> bool:
+def _config(weights: Weights) -> dict[str, bool]:
     """Which of its two ways of preprocessing simple-faster-rcnn-pytorch must use."""
+    if weights.model["losses.delta_std"] != DELTA_STD:
+        raise UserError(
+            f"{weights.source}: its deltas are divided by "
+            f"{weights.model['losses.delta_std']}, in simple-faster-rcnn-pytorch by "
+            f"{DELTA_STD}"
+        )
     for name, caffe in (("torchvision", False), ("chenyuntc-caffe", True)):
         if weights.preprocessing == PREPROCESSINGS[name]:
-            return caffe
+            return {"caffe_pretrain": caffe}
     raise UserError(
         f"{weights.source}: the detector takes {weights.preprocessing}; "
         "simple-faster-rcnn-pytorch has no such preprocessing"

@@ -31,7 +31,7 @@ _CAFFE_CONV1_1 = "0b1cf41d353ae96b186f2cffb6c17b5c89578e1cbaca2570f01bd29b1ae4bf
 
 # The recipe that the detectors of other projects are trained with, unless said.
 _ANCHOR_SCALES, _ANCHOR_RATIOS = (8.0, 16.0, 32.0), (0.5, 1.0, 2.0)
-_DELTA_STD = (0.1, 0.1, 0.2, 0.2)
+DELTA_STD = (0.1, 0.1, 0.2, 0.2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ def read_weights(
         model |= {
             "anchor_scales": tuple(anchor_scales),
             "anchor_ratios": tuple(anchor_ratios),
-            "losses.delta_std": _DELTA_STD,
+            "losses.delta_std": DELTA_STD,
         }
     return Weights(source, layout.title, file.sha256, arrays, unknown, model)
 
@@ -237,7 +237,7 @@ def _preprocessing(
     name: str | None,
 ) -> Preprocessing | None:
     kernel = arrays["backbone.conv1_1.kernel"]
-    config = file.metadata.get("config")
+    config = file.metadata.get("config", file.metadata)  # .pth, our .safetensors
     known = None
     if _npy_sha256(kernel[:, :, ::-1]) == _CAFFE_CONV1_1:
         known = layout.caffe_preprocessings[0]
