@@ -258,7 +258,8 @@ def _preprocessing(
 
 def _read_own(source: str, file: WeightFile) -> Weights:
     try:
-        model = read_model(file.metadata)
+        is_detector = "rpn.conv.kernel" in file.arrays
+        model = read_model(file.metadata, is_detector)
         for name, array in file.arrays.items():
             _check_dimensions(name, array)
     except ValueError as error:
@@ -267,7 +268,7 @@ def _read_own(source: str, file: WeightFile) -> Weights:
         "file of frcnn_jax",
         {name: name for name in CHENYUNTC.layers},
         suffixes=(".kernel", ".bias"),
-        is_detector="anchor_scales" in model,
+        is_detector=is_detector,
     )
     _check_complete(source, layout, file.arrays)
     return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), model)

@@ -1,7 +1,6 @@
 """What our own weight files say beside their arrays, checked as any other input."""
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +9,15 @@ _COLORS = {"channel_order": None, "pixel_mean": 3, "pixel_std": 3}
 _DETECTOR = {"anchor_scales": None, "anchor_ratios": None, "losses.delta_std": 4}
 
 
-def read_model(metadata: Mapping[str, str]) -> dict[str, Any]:
+def read_model(metadata: Mapping[str, str], is_detector: bool) -> dict[str, Any]:
     """Reads the fields of `ModelConfig` that the weights are right for only.
 
     Args:
       metadata: of our `.safetensors`; "model" is a JSON object.
+      is_detector: whether it must have the fields of anchors and deltas, too.
 
     Returns:
-      Values by field: all of the colours or none, all of a detector's or none.
+      Values by field. Colours may be absent if it is no detector.
 
     Raises:
       ValueError: if it is not what `save_weights` writes.
@@ -28,12 +28,12 @@ def read_model(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError("its metadata is not JSON") from None
     if not isinstance(model, dict):
         raise ValueError("its metadata has no model")
-    unknown = sorted(set(model) - set(_COLORS | _DETECTOR))
-    if unknown:
-        raise ValueError(f"its metadata has the unknown field {unknown[0]}")
-    for group in (_COLORS, _DETECTOR):
-        if set(group) & set(model) not in (set(), set(group)):
-            raise ValueError(f"its metadata lacks some of {', '.join(group)}")
+    expected = _COLORS | _DETECTOR if is_detector else _COLORS
+    if set(model) != set(expected) and (is_detector or model):
+        raise ValueError(
+            f"its metadata has {', '.join(model) or 'nothing'}, expected "
+            f"{', '.join(expected)}"
+        )
     for name, value in model.items():
         if not _is_valid(name, value):
             raise ValueError(f"its metadata has {name} {value}")
@@ -47,5 +47,5 @@ def _is_valid(name: str, value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == (length or len(value))
-        and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
+        and all(isinstance(v, int | float) and abs(v) < 1e9 for v in value)
     )
