@@ -257,20 +257,19 @@ def _preprocessing(
 
 
 def _read_own(source: str, file: WeightFile) -> Weights:
-    try:
-        is_detector = "rpn.conv.kernel" in file.arrays
-        model = read_model(file.metadata, is_detector)
-        for name, array in file.arrays.items():
-            _check_dimensions(name, array)
-    except ValueError as error:
-        raise UserError(f"{source}: damaged ({error})") from None
     layout = Layout(
         "file of frcnn_jax",
         {name: name for name in CHENYUNTC.layers},
         suffixes=(".kernel", ".bias"),
-        is_detector=is_detector,
+        is_detector="rpn.conv.kernel" in file.arrays,
     )
     _check_complete(source, layout, file.arrays)
+    try:
+        model = read_model(file.metadata, layout.is_detector)
+        for name, array in file.arrays.items():
+            _check_dimensions(name, array)
+    except ValueError as error:
+        raise UserError(f"{source}: damaged ({error})") from None
     return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), model)
 
 
