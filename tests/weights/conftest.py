@@ -1,0 +1,27 @@
+"""The published Caffe kernel of conv1_1, and reading of arrays through a file."""
+
+import numpy as np
+import pytest
+
+from frcnn_jax.weights.importing import read_weights
+from tests.weights.containers import write_npz
+
+
+@pytest.fixture(scope="session")
+def caffe_conv1_1(data_root) -> dict[str, np.ndarray]:
+    """Kernels [3, 3, in, 64] by their input channels, BGR as published and RGB."""
+    path = data_root / "vgg16/vgg16_caffe_conv1_to_conv3.npz"
+    with np.load(path) as layers:
+        kernel = layers["conv1_1_W"]
+    return {"BGR": kernel, "RGB": np.ascontiguousarray(kernel[:, :, ::-1])}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads arrays through `weights.npz`; any container will do for any names."""
+
+    def read(arrays, **options):
+        path = write_npz(tmp_path / "weights.npz", arrays)
+        return read_weights(str(path), **options)
+
+    return read
