@@ -20,6 +20,8 @@ from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.models import VGG16
+from frcnn_jax.models.pretrained import named
+from frcnn_jax.training.step import abstract_detector
 
 NUM_CLASSES = 6
 
@@ -78,6 +80,12 @@ def make_backbone(seed: int, frozen_blocks: int = 0) -> VGG16:
     # One compilation; made eagerly, each of the 13 layers takes its own.
     params = jax.jit(lambda key: nnx.to_pure_dict(nnx.state(make(key))))(key)
     return nnx.merge(graphdef, params)
+
+
+def parameter_shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Of the small detector, by name."""
+    _, params = abstract_detector(MODEL, num_classes)
+    return {name: leaf.shape for name, leaf in named(params).items()}
 
 
 def first_batch(batch_size: int = 2, canvas: tuple[int, int] = DATA.canvas) -> Batch:

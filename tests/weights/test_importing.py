@@ -2,11 +2,8 @@
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from frcnn_jax.errors import UserError
-from frcnn_jax.models import FasterRCNN
-from frcnn_jax.models.pretrained import parameter_shapes
 from frcnn_jax.weights.importing import fit
 from frcnn_jax.weights.report import describe
 from tests import tiny
@@ -15,19 +12,13 @@ from tests.weights import foreign
 SCALES = {"anchor_scales": (1.0, 2.0)}
 
 
-def shapes_of(num_classes: int) -> dict[str, tuple[int, ...]]:
-    return parameter_shapes(
-        nnx.eval_shape(lambda: FasterRCNN(tiny.MODEL, num_classes, rngs=nnx.Rngs(0)))
-    )
-
-
 def first_layers(*names: str) -> foreign.Arrays:
     return {n: array for n, array in foreign.npz().items() if n[:-2] in names}
 
 
 def test_whole_detector_gives_every_parameter(read):
     weights = read(foreign.chenyuntc(), **SCALES)
-    shapes = shapes_of(foreign.NUM_CLASSES)
+    shapes = tiny.parameter_shapes(foreign.NUM_CLASSES)
     taken = fit(weights, shapes)
     assert {name: array.shape for name, array in taken.items()} == shapes
     assert not weights.unknown
@@ -40,7 +31,7 @@ def test_number_of_scales_that_does_not_divide_the_scores_is_refused(read):
 
 def test_other_classes_leave_the_class_layers_out(read):
     weights = read(foreign.chenyuntc(), **SCALES)
-    shapes = shapes_of(foreign.NUM_CLASSES + 3)
+    shapes = tiny.parameter_shapes(foreign.NUM_CLASSES + 3)
     left_out = set(shapes) - set(fit(weights, shapes))
     layers = ("head.score", "head.delta")
     assert left_out == {f"{n}.{kind}" for n in layers for kind in ("kernel", "bias")}
@@ -48,7 +39,7 @@ def test_other_classes_leave_the_class_layers_out(read):
 
 def test_vgg16_gives_backbone_and_fully_connected_layers(read):
     weights = read(foreign.torchvision())
-    taken = fit(weights, shapes_of(2))
+    taken = fit(weights, tiny.parameter_shapes(2))
     assert len(taken) == 2 * (13 + 2)
     assert "imagenet.fc8.kernel" in set(weights.arrays) - set(taken)
 
@@ -60,7 +51,7 @@ def test_vgg16_gives_backbone_and_fully_connected_layers(read):
 def test_another_architecture_is_refused_with_both_shapes(read, name, shape):
     weights = read(foreign.npz() | {name: np.zeros(shape, np.float32)})
     with pytest.raises(UserError) as error:
-        fit(weights, shapes_of(2))
+        fit(weights, tiny.parameter_shapes(2))
     assert f"has the shape {shape}, expected (" in str(error.value)
 
 
@@ -130,7 +121,7 @@ def test_shape_that_no_such_layer_has_is_refused(read, make, name, shape):
 
 def test_report_says_what_was_loaded_skipped_and_is_missing(read):
     weights = read(first_layers("conv1_1", "conv1_2", "fc7", "fc8"))
-    shapes = shapes_of(2)
+    shapes = tiny.parameter_shapes(2)
     first, *rest = describe(weights, fit(weights, shapes), shapes)
     assert first.endswith(f"VGG16 layer by layer, SHA-256 {weights.sha256}")
     assert rest == [

@@ -1,0 +1,124 @@
+"""Checkpoints keep how the detector's pixels are preprocessed, and insist on it."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+from frcnn_jax.config_files import save_config
+from frcnn_jax.errors import UserError
+from frcnn_jax.preprocessing import PREPROCESSINGS
+from frcnn_jax.training import checkpoint, loop
+from frcnn_jax.training.step import TrainState, init_detector
+from tests import tiny
+
+CAFFE = PREPROCESSINGS["caffe"]
+PARAMS = {"head": {"fc6": {"kernel": jnp.arange(6.0).reshape(2, 3)}}}
+STATE = TrainState(jnp.int32(7), PARAMS, optax.adam(0.1).init(PARAMS))
+
+
+def save(folder, state=STATE, preprocessing=CAFFE) -> None:
+    with checkpoint.open_checkpoints(folder) as checkpoints:
+        checkpoint.save(checkpoints, state, preprocessing)
+        checkpoints.wait_until_finished()
+
+
+def restore(folder, preprocessing):
+    with checkpoint.open_checkpoints(folder) as checkpoints:
+        return checkpoint.restore_latest(checkpoints, STATE, preprocessing)
+
+
+def test_state_comes_back_bit_for_bit(tmp_path):
+    save(tmp_path)
+    restored = restore(tmp_path, CAFFE)
+    assert jax.tree.structure(restored) == jax.tree.structure(STATE)
+    for leaf, expected in zip(
+        jax.tree.leaves(restored), jax.tree.leaves(STATE), strict=True
+    ):
+        np.testing.assert_array_equal(leaf, expected)
+
+
+@pytest.mark.parametrize("name", PREPROCESSINGS)
+def test_detector_comes_back_with_its_preprocessing(name, tmp_path):
+    save(tmp_path, preprocessing=PREPROCESSINGS[name])
+    detector = checkpoint.read_detector(tmp_path)
+    assert detector.preprocessing == PREPROCESSINGS[name]
+    assert detector.path == tmp_path / "checkpoints" / "7"
+    np.testing.assert_array_equal(
+        detector.params["head"]["fc6"]["kernel"], PARAMS["head"]["fc6"]["kernel"]
+    )
+
+
+def test_folder_without_a_checkpoint_has_no_state_and_no_detector(tmp_path):
+    assert restore(tmp_path, CAFFE) is None
+    with pytest.raises(UserError, match="no checkpoint there yet"):
+        checkpoint.read_detector(tmp_path)
+    with pytest.raises(UserError, match="no checkpoint there yet"):
+        checkpoint.read_detector(tmp_path / "none")
+
+
+def test_run_with_another_preprocessing_is_refused(tmp_path):
+    save(tmp_path)
+    with pytest.raises(UserError) as error:
+        restore(tmp_path, PREPROCESSINGS["torchvision"])
+    assert str(error.value) == (
+        f"{tmp_path}/checkpoints/7: was trained with pixels {CAFFE}, but the config "
+        f"has {PREPROCESSINGS['torchvision']}"
+    )
+
+
+def test_evaluation_with_another_preprocessing_is_refused(tmp_path):
+    save_config(tiny.CONFIG, tmp_path / "config.json")  # torchvision's
+    _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
+    save(tmp_path, TrainState(jnp.int32(7), params, optax.sgd(0.1).init(params)))
+    with pytest.raises(UserError, match=r"was trained with pixels BGR, .*config\.json"):
+        loop.evaluate(tmp_path)
+
+
+def test_training_is_not_continued_with_another_preprocessing(tmp_path):
+    # The run's own config.json says the same, so only the checkpoint can tell.
+    config = dataclasses.replace(tiny.CONFIG, work_dir=str(tmp_path))
+    save_config(config, tmp_path / "config.json")
+    _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
+    _, state = loop._first_state(config, params)
+    save(tmp_path, state._replace(step=jnp.int32(4)))
+    with pytest.raises(UserError, match="was trained with pixels BGR"):
+        loop.train(config)
+
+
+def test_checkpoint_without_preprocessing_is_refused_in_one_line(tmp_path):
+    with checkpoint.open_checkpoints(tmp_path) as checkpoints:
+        optimizer = {"step": STATE.step, "opt_state": STATE.opt_state}
+        args = ocp.args.Composite(
+            params=ocp.args.StandardSave(PARAMS),
+            optimizer=ocp.args.StandardSave(optimizer),
+        )
+        checkpoints.save(7, args=args)
+        checkpoints.wait_until_finished()
+    for read in (
+        lambda: restore(tmp_path, CAFFE),
+        lambda: checkpoint.read_detector(tmp_path),
+    ):
+        with pytest.raises(UserError) as error:
+            read()
+        assert f"{tmp_path}/checkpoints/7: " in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "null", "{}", '{"channel_order": "RGB"}', "[1]"]
+)
+def test_damaged_preprocessing_is_refused_in_one_line(content, tmp_path):
+    save(tmp_path)
+    (path,) = (tmp_path / "checkpoints/7/preprocessing").glob("metadata*")
+    assert json.loads(path.read_text())["channel_order"] == "BGR"
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        checkpoint.read_detector(tmp_path)
+    assert f"{tmp_path}/checkpoints/7: " in str(error.value)
+    assert "\n" not in str(error.value)
