@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from frcnn_jax import cli
+from frcnn_jax.training import loop
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,13 +43,57 @@ def test_mistake_is_one_line_and_code_2(arguments, message, capsys):
     assert stderr.count("\n") == 1
 
 
+SHAPES = ["--config", f"{ROOT}/configs/shapes.py"]
+
+
 @pytest.mark.parametrize(
-    "arguments", [["dance"], [], ["evaluate"], ["evaluate", "--work-dir", "/nowhere"]]
+    ("arguments", "message"),
+    [
+        ("dance", "dance"),
+        ("", "command"),
+        ("evaluate", "--work-dir DIR or --config PATH"),
+        ("evaluate --work-dir /nowhere", "/nowhere/config.json"),
+        ("evaluate --work-dir /nowhere --seed 1", "--seed 1"),
+        ("evaluate --config nowhere.py", "nowhere.py"),
+        ("evaluate SHAPES", "model.pretrained is empty"),
+        ("evaluate SHAPES --split nonsense", "nonsense"),
+        ("evaluate SHAPES --nonsense 1", "--nonsense"),
+        ("evaluate SHAPES --model.pretrained /nowhere.pth", "/nowhere.pth"),
+        ("import-weights", "source"),
+        ("import-weights a.pth", "output"),
+        ("import-weights a.pth b.pth", "b.pth"),
+        ("import-weights none.pth b.safetensors", "none.pth"),
+        ("export-weights", "source"),
+        ("export-weights none.pth b.pth --format caffe", "caffe"),
+        ("export-weights none.pth b.npz --format torchvision", "b.npz"),
+    ],
 )
-def test_mistake_of_the_frcnn_command_is_one_line_and_code_2(arguments, capsys):
-    code, stderr = run(cli.main, arguments, capsys)
+def test_mistake_of_the_frcnn_command_is_one_line_and_code_2(
+    arguments, message, capsys
+):
+    words = [SHAPES if word == "SHAPES" else [word] for word in arguments.split()]
+    code, stderr = run(cli.main, list(itertools.chain(*words)), capsys)
     assert code == 2
+    assert message in stderr
     assert stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["import-weights", "export-weights", "evaluate"])
+def test_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: frcnn {command}" in capsys.readouterr().out
+
+
+def test_evaluate_takes_a_config_with_any_field(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(loop, "evaluate_pretrained", lambda *args: calls.append(args))
+    fields = ["--model.pretrained", "a.pth", "--seed", "3", "--work-dir", str(tmp_path)]
+    cli.main(["evaluate", *SHAPES, *fields, "--split", "train"])
+    ((config, split),) = calls
+    assert (config.model.pretrained, config.seed) == ("a.pth", 3)
+    assert (config.work_dir, split) == (str(tmp_path), "train")
 
 
 def test_script_explains_every_field_quickly():

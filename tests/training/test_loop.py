@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frcnn_jax import convert
 from frcnn_jax.config_files import read_config
 from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import PREPROCESSINGS
@@ -92,6 +93,16 @@ def test_evaluation_on_demand_equals_that_after_training(run):
     (folder / "evaluation.json").unlink()
     assert loop.evaluate(folder) == evaluation
     assert (folder / "evaluation.json").exists()
+
+
+def test_exported_detector_evaluates_as_its_run(run, tmp_path):
+    folder, evaluation = run
+    convert.export(str(folder), tmp_path / "detector.safetensors", "frcnn_jax")
+    pretrained = str(tmp_path / "detector.safetensors")
+    model = dataclasses.replace(tiny.MODEL, pretrained=pretrained)
+    config = config_in(tmp_path / "evaluation", model=model)
+    assert loop.evaluate_pretrained(config) == evaluation
+    assert (tmp_path / "evaluation" / "evaluation.json").exists()
 
 
 def test_evaluation_takes_another_split(run):
