@@ -142,6 +142,8 @@ def _container(path: Path) -> str:
 
 def _check_values(arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
+        if not name.isprintable():
+            raise UserError(f"{name!r} cannot be the name of an array")
         if array.dtype != np.float32:
             raise UserError(f"{name} is {array.dtype}, expected float32")
         if not np.isfinite(array).all():

@@ -216,7 +216,13 @@ def _check_complete(source: str, layout: Layout, present: Mapping) -> None:
             for kind in ("kernel", "bias")
         ]
         last = max((i for i, n in enumerate(convolutions) if n in present), default=0)
-        missing = [n for n in missing if n in convolutions[: last // 2 * 2 + 2]]
+        expected = convolutions[: last // 2 * 2 + 2]
+        missing = [
+            name
+            for name in missing
+            # Of fc6 and fc7 there is both or neither.
+            if name in expected or name.replace(".bias", ".kernel") in present
+        ]
     missing = [names[name] for name in missing if not name.startswith(IMAGENET)]
     if missing:
         raise UserError(
