@@ -122,6 +122,19 @@ def test_name_that_is_there_twice_is_refused(tmp_path):
     assert "two arrays of one name" in refusal(tmp_path / "weights.npz")
 
 
+def test_name_that_is_there_twice_in_safetensors_is_refused(tmp_path):
+    entry = '"a": {"dtype": "F32", "shape": [1], "data_offsets": [%d, %d]}'
+    header = f"{{{entry % (0, 4)}, {entry % (4, 8)}}}".encode()
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    assert "damaged" in refusal(path)
+
+
+def test_name_with_a_line_break_is_refused_in_one_line(tmp_path):
+    arrays = {"fc6_W\nall is well": np.zeros(2, np.float32)}
+    assert r"fc6_W\nall" in refusal(write_npz(tmp_path / "weights.npz", arrays))
+
+
 def test_missing_file_and_folder_are_refused(tmp_path):
     assert "No such file" in refusal(tmp_path / "none.npz")
     assert "Is a directory" in refusal(tmp_path)

@@ -61,12 +61,13 @@ def test_another_architecture_is_refused_with_both_shapes(read, name, shape):
         (lambda a: a.pop("conv1_1_W"), "conv1_1_W"),
         (lambda a: a.pop("conv1_2_W"), "conv1_2_W"),
         (lambda a: a.pop("conv1_2_b"), "conv1_2_b missing"),
+        (lambda a: a.pop("fc7_b"), "fc7_b missing"),
         (lambda a: [a.pop(f"conv1_{i}_W") for i in (1, 2)], "conv1_1_W"),
     ],
-    ids=["no-first", "gap", "no-bias", "no-kernels"],
+    ids=["no-first", "gap", "no-bias", "no-fc-bias", "no-kernels"],
 )
-def test_gap_in_the_first_layers_is_refused(read, change, missing):
-    arrays = first_layers("conv1_1", "conv1_2", "conv2_1")
+def test_gap_in_the_layers_is_refused(read, change, missing):
+    arrays = first_layers("conv1_1", "conv1_2", "conv2_1", "fc7")
     change(arrays)
     with pytest.raises(UserError, match=missing):
         read(arrays)
