@@ -73,6 +73,13 @@ def test_truncated_file_is_refused(as_zip, share, tmp_path):
     refusal(path)
 
 
+def test_altered_number_is_refused_by_its_checksum(tmp_path):
+    path = save(tmp_path / "weights.pth", {"a": torch.full((9,), 3.0)})
+    three, four = np.array([3.0, 4.0], np.float32).view("S4")
+    path.write_bytes(path.read_bytes().replace(three, four, 1))
+    assert "checksum" in refusal(path)
+
+
 @both_formats
 def test_pickled_code_is_not_executed(as_zip, tmp_path):
     class Bomb:
