@@ -101,9 +101,9 @@ def test_folder_without_a_run_is_refused(command, output, tmp_path, mistake):
 
 @both_commands
 def test_line_breaks_in_names_do_not_make_two_lines(command, output, tmp_path, mistake):
-    arrays = {"features.0.weight\nerror: all is well": np.zeros(2)}
-    source = write_npz(tmp_path / "source.npz", arrays)
-    assert "is float64" in mistake(command, source, output)
+    arrays = {"features.0.weight\nerror: all is well": np.zeros(2, np.float16)}
+    source = write_safetensors(tmp_path / "source.safetensors", arrays)
+    assert "is F16" in mistake(command, source, output)
 
 
 @both_commands

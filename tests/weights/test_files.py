@@ -1,6 +1,7 @@
 """Weight files as they come: what is read, and what is refused in one line."""
 
 import builtins
+import contextlib
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from frcnn_jax.errors import UserError
 from frcnn_jax.weights.files import read_file
 from tests.weights.containers import (
     ARRAYS,
@@ -52,6 +54,19 @@ def test_truncated_file_is_refused(suffix, share, tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     assert "damaged" in refusal(path) or "not a weight file" in refusal(path)
+
+
+@every_container
+def test_altered_byte_ends_in_arrays_or_in_a_refusal(suffix, tmp_path):
+    path = WRITERS[suffix](tmp_path / f"weights.{suffix}")
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        altered = bytearray(content)
+        altered[rng.integers(len(content))] = rng.integers(256)
+        path.write_bytes(altered)
+        with contextlib.suppress(UserError):  # and no other exception
+            read_file(str(path))
 
 
 @every_container
