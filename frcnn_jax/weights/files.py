@@ -124,6 +124,9 @@ def _check_digest(path: Path, digest: str, source: str) -> None:
 def _container(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(9)
+    # First, as the length of the header, before its "{", may look like the others.
+    if start[8:] == b"{":
+        return "safetensors"
     if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -139,8 +142,6 @@ def _container(path: Path) -> str:
         return "torch"
     if start.startswith(b"\x89HDF"):
         return "hdf5"
-    if start.endswith(b"{"):
-        return "safetensors"
     raise UserError("not a weight file, expected .safetensors, .npz, .pth or .h5")
 
 
