@@ -41,6 +41,16 @@ def test_container_is_told_by_content_not_by_name(suffix, tmp_path):
     assert_same(read_file(str(path)).arrays, ARRAYS)
 
 
+def test_safetensors_of_any_header_length_are_told_from_pytorch(tmp_path):
+    # The file begins with the length; pickles begin with 0x80, zip archives with "PK".
+    text = json.dumps({"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}})
+    for length in (0x80, 0x0280, int.from_bytes(b"PK", "little")):
+        header = text.encode().ljust(length)
+        path = tmp_path / "weights"
+        path.write_bytes(struct.pack("<Q", length) + header + bytes(4))
+        assert set(read_file(str(path)).arrays) == {"a"}
+
+
 def test_groups_and_folders_become_part_of_the_names(tmp_path):
     arrays = {"extractor/conv1_1/W": np.ones(2, np.float32)}
     for write in (write_npz, write_hdf5):
