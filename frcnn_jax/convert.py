@@ -12,14 +12,8 @@ from frcnn_jax.models.pretrained import named
 from frcnn_jax.training.checkpoint import read_detector
 from frcnn_jax.training.step import abstract_detector
 from frcnn_jax.weights.exporting import FORMATS, export_weights, save_weights
-from frcnn_jax.weights.importing import (
-    OWN_FORMAT,
-    Weights,
-    fit,
-    read_weights,
-    settle,
-    trained_weights,
-)
+from frcnn_jax.weights.importing import read_weights
+from frcnn_jax.weights.record import OWN_FORMAT, Weights, fit, settle, trained_weights
 from frcnn_jax.weights.report import describe
 
 
@@ -72,6 +66,7 @@ def export(source: str, output: Path, layout: str) -> None:
         save_weights(weights, output)
     else:
         export_weights(weights, output, FORMATS[layout])
+    print(f"pixels: {weights.preprocessing if weights.model else 'not known'}")
     print(f"wrote {output}, {output.stat().st_size / 2**20:.0f} MiB")
 
 

@@ -48,6 +48,7 @@ def test_real_kernels_are_imported_with_a_report(data_root, output, capsys):
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     assert capsys.readouterr().out.splitlines() == [
         f"{source}: VGG16 layer by layer, SHA-256 {digest}",
+        "  Caffe's published convolutions: 14 of 14 arrays",
         "  loaded: backbone.conv1_1..backbone.conv3_3",
         "  skipped: conv4_1_b, conv4_2_b, conv4_3_b, conv5_1_b, conv5_2_b, conv5_3_b",
         "  missing, random: backbone.conv4_1..backbone.conv5_3, head.delta, head.fc6, "

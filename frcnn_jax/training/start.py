@@ -14,7 +14,8 @@ from frcnn_jax.data.records import Source
 from frcnn_jax.errors import UserError
 from frcnn_jax.models import FasterRCNN, pretrained
 from frcnn_jax.training.step import Params, init_detector
-from frcnn_jax.weights.importing import Weights, fit, read_weights, settle
+from frcnn_jax.weights.importing import read_weights
+from frcnn_jax.weights.record import Weights, fit, settle
 from frcnn_jax.weights.report import describe
 
 NUM_CALIBRATION_IMAGES = 4

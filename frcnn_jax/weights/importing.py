@@ -1,15 +1,10 @@
-"""Weights of other projects, or our own, as parameters of a detector."""
+"""Weights of other projects, or our own, under the names of our detector."""
 
 import dataclasses
-import functools
-import hashlib
-import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from frcnn_jax.config import ModelConfig
 from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import PREPROCESSINGS, Preprocessing
 from frcnn_jax.weights.files import WeightFile, read_file
@@ -21,37 +16,12 @@ from frcnn_jax.weights.layouts import (
     find_layout,
 )
 from frcnn_jax.weights.metadata import read_model
-
-OWN_FORMAT = "frcnn_jax"
-
-# SHA-256 of conv1_1's kernel in the published Caffe VGG16, in `.npy` form with the
-# input channels RGB; the others of Simonyan and Zisserman's model are not needed to
-# tell which preprocessing it wants. From oranshayer/VGGNet: vgg16_weights/.
-_CAFFE_CONV1_1 = "0b1cf41d353ae96b186f2cffb6c17b5c89578e1cbaca2570f01bd29b1ae4bff3"
+from frcnn_jax.weights.published import channel_order
+from frcnn_jax.weights.record import OWN_FORMAT, Weights
 
 # The recipe that the detectors of other projects are trained with, unless said.
 _ANCHOR_SCALES, _ANCHOR_RATIOS = (8.0, 16.0, 32.0), (0.5, 1.0, 2.0)
 DELTA_STD = (0.1, 0.1, 0.2, 0.2)
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """Parameters by the names of our detector's, and what they presuppose."""
-
-    source: str  # path or address
-    layout: str  # whose names and arrangement it had
-    sha256: str  # of the file
-    arrays: Mapping[str, np.ndarray]  # "backbone.conv1_1.kernel": ...
-    unknown: tuple[str, ...]  # what else the file has
-    # Fields of `ModelConfig` that the parameters are right for only: colours, and those
-    # of anchors and deltas if it is a whole detector.
-    model: Mapping[str, Any]
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What pixels must become; all fields are known."""
-        fields = [field.name for field in dataclasses.fields(Preprocessing)]
-        return Preprocessing(*(self.model[name] for name in fields))
 
 
 def read_weights(
@@ -107,85 +77,6 @@ def read_weights(
     return Weights(source, layout.title, file.sha256, arrays, unknown, model)
 
 
-def trained_weights(
-    source: str,
-    arrays: Mapping[str, np.ndarray],
-    preprocessing: Preprocessing,
-    config: ModelConfig,
-) -> Weights:
-    """Describes the parameters of a detector of ours.
-
-    Args:
-      source: where they are from.
-      arrays: all parameters by name.
-      preprocessing: what they were trained with.
-      config: of the detector.
-    """
-    model = dataclasses.asdict(preprocessing) | {
-        "anchor_scales": config.anchor_scales,
-        "anchor_ratios": config.anchor_ratios,
-        "losses.delta_std": config.losses.delta_std,
-    }
-    return Weights(source, OWN_FORMAT, "", arrays, (), model)
-
-
-def fit(
-    weights: Weights, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, np.ndarray]:
-    """Takes what a detector has a place for.
-
-    The layers of class scores and deltas are left out if the classes are not as many;
-    all else must have the detector's shapes.
-
-    Args:
-      weights: from `read_weights`.
-      shapes: of the detector's parameters, by name.
-
-    Raises:
-      UserError: if a shape is another: the file is of another architecture.
-    """
-    taken = {}
-    for name, array in weights.arrays.items():
-        if name not in shapes:
-            continue
-        if array.shape != shapes[name]:
-            per_class = name.startswith(("head.score.", "head.delta."))
-            if per_class and array.shape[:-1] == shapes[name][:-1]:
-                continue
-            raise UserError(
-                f"{weights.source}: {name} has the shape {array.shape}, expected "
-                f"{shapes[name]}: another architecture"
-            )
-        taken[name] = array
-    return taken
-
-
-def settle(config: ModelConfig, weights: Weights) -> ModelConfig:
-    """Fills in the colours' fields, and checks that weights and config agree.
-
-    Raises:
-      UserError: if a field of the config is not what the weights presuppose, or neither
-        says how pixels are preprocessed.
-    """
-    given = {}
-    for field, value in weights.model.items():
-        ours = functools.reduce(getattr, field.split("."), config)
-        if ours is None:
-            given[field] = value
-        elif ours != value:
-            raise UserError(
-                f"model.{field} is {ours}, but {weights.source} is right for {value} "
-                "only; leave it out or set it to that"
-            )
-    config = dataclasses.replace(config, **given)
-    if None in (config.channel_order, config.pixel_mean, config.pixel_std):
-        raise UserError(
-            f"{weights.source} does not say how pixels are preprocessed: give "
-            "model.channel_order, model.pixel_mean and model.pixel_std"
-        )
-    return config
-
-
 def _convert(source, layout: Layout, name: str, array: np.ndarray, num_scales: int):
     try:
         ours = layout.to_ours(name, array, num_scales)
@@ -225,13 +116,9 @@ def _check_complete(source: str, layout: Layout, present: Mapping) -> None:
         ]
     missing = [names[name] for name in missing if not name.startswith(IMAGENET)]
     if missing:
+        expected = "" if layout.is_detector else ", from conv1_1 on without a gap"
         raise UserError(
-            f"{source}: {_some(missing)} missing, expected a {layout.title}"
-            + (
-                ""
-                if layout.is_detector
-                else ", its layers from conv1_1 on without a gap"
-            )
+            f"{source}: {_some(missing)} missing, expected a {layout.title}{expected}"
         )
 
 
@@ -242,22 +129,16 @@ def _preprocessing(
     arrays: Mapping[str, np.ndarray],
     name: str | None,
 ) -> Preprocessing | None:
-    kernel = arrays["backbone.conv1_1.kernel"]
+    order = channel_order(arrays["backbone.conv1_1.kernel"])
     config = file.metadata.get("config", file.metadata)  # .pth, our .safetensors
-    known = None
-    if _npy_sha256(kernel[:, :, ::-1]) == _CAFFE_CONV1_1:
-        known = layout.caffe_preprocessings[0]
-    elif _npy_sha256(kernel) == _CAFFE_CONV1_1:
-        known = layout.caffe_preprocessings[1]
-    elif isinstance(config, dict) and config.get("caffe_pretrain"):
-        known = layout.caffe_preprocessings[0]
-    if known and name:
-        order = PREPROCESSINGS[known].channel_order
-        if PREPROCESSINGS[name].channel_order != order:
-            raise UserError(
-                f"{source}: its conv1_1 is Caffe's for {order}, but preprocessing "
-                f"{name} is not {order}; leave it out"
-            )
+    if order is None and isinstance(config, dict) and config.get("caffe_pretrain"):
+        order = "BGR"
+    known = order and layout.caffe_preprocessings[order]
+    if known and name and PREPROCESSINGS[name].channel_order != order:
+        raise UserError(
+            f"{source}: its conv1_1 is Caffe's for {order}, but preprocessing {name} "
+            f"is not {order}; leave it out"
+        )
     name = name or known or layout.preprocessing
     return None if name is None else PREPROCESSINGS[name]
 
@@ -277,15 +158,6 @@ def _read_own(source: str, file: WeightFile) -> Weights:
     except ValueError as error:
         raise UserError(f"{source}: damaged ({error})") from None
     return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), model)
-
-
-def _npy_sha256(array: np.ndarray) -> str:
-    """The digest of what NumPy before 1.14 saved, with its padding of the header."""
-    shape = f"{array.shape}"
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
-    header += " " * (16 - (11 + len(header)) % 16) + "\n"
-    start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
-    return hashlib.sha256(start + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def _some(names) -> str:

@@ -27,8 +27,10 @@ class Layout:
     is_detector: bool = False
     output_first: bool = True  # kernels [out, in, h, w], fc6 reads (channel, h, w)
     preprocessing: str | None = "torchvision"  # None: the file cannot tell
-    # If conv1_1 is the published Caffe kernel, for BGR or turned round for RGB.
-    caffe_preprocessings: tuple[str, str] = ("caffe", "caffe-rgb")
+    # If conv1_1 is the published Caffe kernel, by the order of colours it is for.
+    caffe_preprocessings: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"BGR": "caffe", "RGB": "caffe-rgb"}
+    )
 
     def names(self) -> dict[str, str]:
         """All parameters, ours: theirs."""
@@ -128,7 +130,7 @@ def _chenyuntc(fc7: str) -> Layout:
             "head.delta": "head.cls_loc",
         },
         is_detector=True,
-        caffe_preprocessings=("chenyuntc-caffe", "chainercv"),
+        caffe_preprocessings={"BGR": "chenyuntc-caffe", "RGB": "chainercv"},
     )
 
 
@@ -147,7 +149,7 @@ def _chainercv(convolution: str) -> Layout:
         suffixes=("/W", "/b"),
         is_detector=True,
         preprocessing="chainercv",
-        caffe_preprocessings=("py-faster-rcnn", "chainercv"),
+        caffe_preprocessings={"BGR": "py-faster-rcnn", "RGB": "chainercv"},
     )
 
 

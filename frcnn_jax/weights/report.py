@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from frcnn_jax.weights.importing import Weights
+from frcnn_jax.weights.published import count_published
+from frcnn_jax.weights.record import Weights
 
 
 def describe(
@@ -23,8 +24,15 @@ def describe(
     preprocessing = "not known; the config must say it"
     if "pixel_mean" in weights.model:
         preprocessing = str(weights.preprocessing)
+    known = []
+    if published := count_published(weights.arrays):
+        num_arrays = sum(name.startswith("backbone.") for name in weights.arrays)
+        known = [
+            f"  Caffe's published convolutions: {published} of {num_arrays} arrays"
+        ]
     return [
         f"{weights.source}: {weights.layout}, SHA-256 {weights.sha256}",
+        *known,
         f"  loaded: {_layers(loaded) or 'nothing'}",
         f"  skipped: {_layers([*skipped, *weights.unknown]) or 'nothing'}",
         f"  missing, random: {_layers(missing) or 'nothing'}",

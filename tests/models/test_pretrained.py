@@ -11,7 +11,8 @@ from frcnn_jax.models import FasterRCNN
 from frcnn_jax.models.pretrained import assign, fit_to_partial, is_partial, named
 from frcnn_jax.models.vgg16 import BLOCKS
 from frcnn_jax.training.step import abstract_detector, init_detector
-from frcnn_jax.weights.importing import fit, read_weights
+from frcnn_jax.weights.importing import read_weights
+from frcnn_jax.weights.record import fit
 from tests import tiny
 
 NAMES = [name for block in BLOCKS for name, _ in block]

@@ -10,7 +10,8 @@ from PIL import Image
 from frcnn_jax.config import DetectionConfig, ModelConfig
 from frcnn_jax.data import transforms
 from frcnn_jax.training.step import abstract_detector
-from frcnn_jax.weights.importing import fit, read_weights, settle
+from frcnn_jax.weights.importing import read_weights
+from frcnn_jax.weights.record import fit, settle
 from tests.parity import reference, reference_layers
 
 NUM_CLASSES = 20

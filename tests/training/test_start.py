@@ -13,7 +13,7 @@ from frcnn_jax.training import loop
 from frcnn_jax.training.start import start_detector
 from frcnn_jax.training.step import init_detector
 from frcnn_jax.weights.exporting import save_weights
-from frcnn_jax.weights.importing import trained_weights
+from frcnn_jax.weights.record import trained_weights
 from tests import tiny
 from tests.weights.containers import assert_same
 

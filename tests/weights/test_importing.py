@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.errors import UserError
-from frcnn_jax.weights.importing import fit
+from frcnn_jax.weights.record import fit
 from frcnn_jax.weights.report import describe
 from tests import tiny
 from tests.weights import foreign

@@ -11,7 +11,8 @@ from frcnn_jax.config import ModelConfig
 from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.weights.exporting import save_weights
-from frcnn_jax.weights.importing import read_weights, settle
+from frcnn_jax.weights.importing import read_weights
+from frcnn_jax.weights.record import settle
 from tests.weights import foreign
 from tests.weights.containers import assert_same
 

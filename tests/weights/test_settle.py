@@ -7,7 +7,7 @@ import pytest
 from frcnn_jax.config import LossConfig, ModelConfig
 from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import PREPROCESSINGS
-from frcnn_jax.weights.importing import settle
+from frcnn_jax.weights.record import settle
 from tests import tiny
 from tests.weights import foreign
 
