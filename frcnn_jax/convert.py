@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.config_files import read_config
 from frcnn_jax.errors import UserError
-from frcnn_jax.models.pretrained import named
 from frcnn_jax.training.checkpoint import read_detector
 from frcnn_jax.training.step import abstract_detector
 from frcnn_jax.weights.exporting import FORMATS, export_weights, save_weights
@@ -41,7 +41,7 @@ def import_file(source: str, output: Path, **options) -> None:
     settle(ModelConfig(**anchors), weights)
     num_classes = len(weights.arrays.get("head.score.bias", [0, 0])) - 1
     _, params = abstract_detector(ModelConfig(**anchors), num_classes)
-    shapes = {name: leaf.shape for name, leaf in named(params).items()}
+    shapes = {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()}
     print("\n".join(describe(weights, fit(weights, shapes), shapes)))
     save_weights(weights, output)
     print(f"wrote {output}, {output.stat().st_size / 2**20:.0f} MiB")
@@ -73,7 +73,8 @@ def export(source: str, output: Path, layout: str) -> None:
 def _of_run(work_dir: Path) -> Weights:
     config = read_config(work_dir / "config.json").model
     detector = read_detector(work_dir)
-    arrays = {name: np.asarray(array) for name, array in named(detector.params).items()}
+    params = flatten_dict(detector.params, sep=".")
+    arrays = {name: np.asarray(leaf) for name, leaf in params.items()}
     return trained_weights(str(detector.path), arrays, detector.preprocessing, config)
 
 

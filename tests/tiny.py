@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 from flax import nnx
+from flax.traverse_util import flatten_dict
 
 from frcnn_jax.config import (
     AnchorTargetConfig,
@@ -20,7 +21,6 @@ from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.models import VGG16
-from frcnn_jax.models.pretrained import named
 from frcnn_jax.training.step import abstract_detector
 
 NUM_CLASSES = 6
@@ -82,10 +82,16 @@ def make_backbone(seed: int, frozen_blocks: int = 0) -> VGG16:
     return nnx.merge(graphdef, params)
 
 
+def by_name(params) -> dict[str, np.ndarray]:
+    """Nested parameters under names such as `backbone.conv1_1.kernel`."""
+    flat = flatten_dict(params, sep=".")
+    return {name: np.asarray(leaf) for name, leaf in flat.items()}
+
+
 def parameter_shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
     """Of the small detector, by name."""
     _, params = abstract_detector(MODEL, num_classes)
-    return {name: leaf.shape for name, leaf in named(params).items()}
+    return {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()}
 
 
 def first_batch(batch_size: int = 2, canvas: tuple[int, int] = DATA.canvas) -> Batch:

@@ -5,12 +5,12 @@ Parameters are named as the detector's modules are: `backbone.conv1_1.kernel`.
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 from jax import Array
 from jaxtyping import Float, Int, Key
 
@@ -22,20 +22,10 @@ _NAMES = [name for block in BLOCKS for name, _ in block]
 _logger = logging.getLogger(__name__)
 
 
-def named(params: dict[str, Any]) -> dict[str, Any]:
-    """Flattens nested parameters: module, layer, "kernel" or "bias"."""
-    return {
-        ".".join(entry.key for entry in path): leaf
-        for path, leaf in jax.tree.leaves_with_path(params)
-    }
-
-
 def assign(detector: FasterRCNN, arrays: Mapping[str, np.ndarray]) -> None:
     """Puts arrays into the detector, in place."""
-    for name, array in arrays.items():
-        module, layer, kind = name.split(".")
-        parameter = getattr(getattr(getattr(detector, module), layer), kind)
-        parameter[...] = jnp.asarray(array)
+    params = {name: jnp.asarray(array) for name, array in arrays.items()}
+    nnx.update(detector, unflatten_dict(params, sep="."))
 
 
 def is_partial(arrays: Mapping[str, np.ndarray]) -> bool:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import flatten_dict
 
 from frcnn_jax.config import Config
 from frcnn_jax.data import pipeline
@@ -58,7 +59,7 @@ def _choose(
     weights: Weights, params: Params, num_classes: int, whole: bool
 ) -> dict[str, np.ndarray]:
     """Takes what the detector has a place for, and reports that."""
-    shapes = {name: leaf.shape for name, leaf in pretrained.named(params).items()}
+    shapes = {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()}
     arrays = fit(weights, shapes)
     for line in describe(weights, arrays, shapes):
         _logger.info(line)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.models import FasterRCNN
-from frcnn_jax.models.pretrained import assign, fit_to_partial, is_partial, named
+from frcnn_jax.models.pretrained import assign, fit_to_partial, is_partial
 from frcnn_jax.models.vgg16 import BLOCKS
 from frcnn_jax.training.step import abstract_detector, init_detector
 from frcnn_jax.weights.importing import read_weights
@@ -55,8 +56,7 @@ def start_partially(detector: FasterRCNN, arrays: dict[str, np.ndarray]) -> None
 
 
 def parameters(detector: FasterRCNN) -> dict[str, np.ndarray]:
-    params = named(nnx.to_pure_dict(nnx.state(detector)))
-    return {name: np.asarray(leaf) for name, leaf in params.items()}
+    return tiny.by_name(nnx.to_pure_dict(nnx.state(detector)))
 
 
 def test_complete_backbone_is_taken_as_it_is(detector):
@@ -124,7 +124,10 @@ def test_one_layer_is_enough(detector):
 def test_real_kernels_have_a_place_in_the_full_width(data_root):
     weights = read_weights(str(data_root / "vgg16/vgg16_caffe_conv1_to_conv3.npz"))
     _, params = abstract_detector(ModelConfig(), tiny.NUM_CLASSES)
-    arrays = fit(weights, {name: leaf.shape for name, leaf in named(params).items()})
+    arrays = fit(
+        weights,
+        {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()},
+    )
     layers = [name for name in NAMES if f"backbone.{name}.kernel" in arrays]
     assert layers == NAMES[:7]
     assert is_partial(arrays)

@@ -7,7 +7,6 @@ import pytest
 
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.errors import UserError
-from frcnn_jax.models.pretrained import named
 from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.training import loop
 from frcnn_jax.training.start import start_detector
@@ -29,7 +28,7 @@ def source():
 def detector() -> dict[str, np.ndarray]:
     """Parameters of another seed than the config's."""
     _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 1)
-    return {name: np.asarray(leaf) for name, leaf in named(params).items()}
+    return tiny.by_name(params)
 
 
 @pytest.fixture
@@ -49,21 +48,17 @@ def config_with(tmp_path):
     return config_with
 
 
-def parameters(params) -> dict[str, np.ndarray]:
-    return {name: np.asarray(leaf) for name, leaf in named(params).items()}
-
-
 def test_without_weights_the_seed_decides(source):
     config, _, params = start_detector(tiny.CONFIG, source)
     assert config == tiny.CONFIG
     _, expected = init_detector(tiny.MODEL, tiny.NUM_CLASSES, tiny.CONFIG.seed)
-    assert_same(parameters(params), parameters(expected))
+    assert_same(tiny.by_name(params), tiny.by_name(expected))
 
 
 def test_whole_detector_is_taken_as_it_is(config_with, detector, source, caplog):
     caplog.set_level("INFO")
     config, _, params = start_detector(config_with(detector), source, whole=True)
-    assert_same(parameters(params), detector)
+    assert_same(tiny.by_name(params), detector)
     assert config.model.preprocessing == CAFFE
     assert "missing, random: nothing" in caplog.text
 
@@ -73,7 +68,7 @@ def test_missing_layers_start_from_the_seed(config_with, detector, source):
     arrays = {name: detector[name] for name in names}
     _, _, params = start_detector(config_with(arrays), source)
     _, random = init_detector(tiny.MODEL, tiny.NUM_CLASSES, tiny.CONFIG.seed)
-    assert_same(parameters(params), parameters(random) | arrays)
+    assert_same(tiny.by_name(params), tiny.by_name(random) | arrays)
 
 
 def test_other_classes_are_refused_only_where_all_is_needed(

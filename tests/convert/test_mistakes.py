@@ -4,7 +4,6 @@ Each ends with one line and code 2, and writes nothing.
 """
 
 import sys
-from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -14,30 +13,11 @@ import safetensors.numpy
 from frcnn_jax import cli
 from frcnn_jax.config_files import save_config
 from tests import tiny
+from tests.convert.conftest import FULL_WIDTH, LAYERS
 from tests.weights import foreign
 from tests.weights.containers import write_npz, write_safetensors
 
-FULL_WIDTH = {
-    "features.0.weight": np.ones((64, 3, 3, 3), np.float32),
-    "features.0.bias": np.zeros(64, np.float32),
-}
-LAYERS = {
-    "conv1_1_W": np.ones((3, 3, 3, 64), np.float32),
-    "conv1_1_b": np.zeros(64, np.float32),
-}
-
-
 both_commands = pytest.mark.parametrize("command", ["import-weights", "export-weights"])
-
-
-@pytest.fixture
-def source(tmp_path) -> Path:
-    return write_safetensors(tmp_path / "source.safetensors", FULL_WIDTH)
-
-
-@pytest.fixture
-def output(tmp_path) -> Path:
-    return tmp_path / "output.safetensors"
 
 
 @pytest.fixture

@@ -14,32 +14,13 @@ import pytest
 
 from frcnn_jax import cli
 from frcnn_jax.config_files import save_config
-from frcnn_jax.models.pretrained import named
 from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.training import checkpoint
 from frcnn_jax.training.step import TrainState, init_detector
 from frcnn_jax.weights.importing import read_weights
 from tests import tiny
-from tests.weights.containers import assert_same, write_npz, write_safetensors
-
-FULL_WIDTH = {
-    "features.0.weight": np.ones((64, 3, 3, 3), np.float32),
-    "features.0.bias": np.zeros(64, np.float32),
-}
-LAYERS = {
-    "conv1_1_W": np.ones((3, 3, 3, 64), np.float32),
-    "conv1_1_b": np.zeros(64, np.float32),
-}
-
-
-@pytest.fixture
-def source(tmp_path) -> Path:
-    return write_safetensors(tmp_path / "source.safetensors", FULL_WIDTH)
-
-
-@pytest.fixture
-def output(tmp_path) -> Path:
-    return tmp_path / "output.safetensors"
+from tests.convert.conftest import LAYERS
+from tests.weights.containers import assert_same, write_npz
 
 
 def test_real_kernels_are_imported_with_a_report(data_root, output, capsys):
@@ -101,7 +82,7 @@ def work_dir(params, tmp_path) -> Path:
 def test_run_is_exported_as_model_pretrained(work_dir, params, output):
     cli.main(["export-weights", str(work_dir), str(output)])
     weights = read_weights(str(output))
-    expected = {name: np.asarray(leaf) for name, leaf in named(params).items()}
+    expected = tiny.by_name(params)
     assert_same(weights.arrays, expected)
     assert weights.preprocessing == PREPROCESSINGS["torchvision"]
     assert weights.model["anchor_scales"] == tiny.MODEL.anchor_scales
@@ -112,5 +93,5 @@ def test_run_is_exported_for_another_project_and_back(work_dir, params, tmp_path
     command = ["export-weights", str(work_dir), str(output)]
     cli.main([*command, "--format", "chenyuntc"])
     weights = read_weights(str(output), anchor_scales=(1.0, 2.0))
-    expected = {name: np.asarray(leaf) for name, leaf in named(params).items()}
+    expected = tiny.by_name(params)
     assert_same(weights.arrays, expected)
