@@ -238,7 +238,7 @@ class ModelConfig:
     rounding: Literal["round", "floor"] = "round"
     """How RoI max pooling turns pixels into cells; the notebook truncates."""
     channel_order: Literal["RGB", "BGR"] | None = None
-    """Order of the colours; this and the next two: by default as model.pretrained."""
+    """Order of the colours; it and the next two are by default as model.pretrained's."""
     pixel_mean: tuple[float, float, float] | None = None
     """Subtracted from the colours, in channel_order, 0..255."""
     pixel_std: tuple[float, float, float] | None = None
@@ -255,6 +255,13 @@ class ModelConfig:
         """Refuses impossible values."""
         _check_positive("model", self, "width", "rpn_channels", "head_channels")
         _check_positive("model", self, "anchor_scales", "anchor_ratios")
+        colors = (self.channel_order, self.pixel_mean, self.pixel_std)
+        _check(
+            colors.count(None) in (0, 3),
+            "model.channel_order, pixel_mean, pixel_std",
+            colors,
+            "all three or none",
+        )
         if self.pixel_std is not None:
             _check_positive("model", self, "pixel_std")
         _check_fraction("model", self, "dropout")
@@ -268,13 +275,10 @@ class ModelConfig:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The three fields; what is not given is torchvision's."""
-        default = PREPROCESSINGS["torchvision"]
-        return Preprocessing(
-            self.channel_order or default.channel_order,
-            self.pixel_mean or default.pixel_mean,
-            self.pixel_std or default.pixel_std,
-        )
+        """The three fields; torchvision's where they are not given."""
+        if self.channel_order is None:
+            return PREPROCESSINGS["torchvision"]
+        return Preprocessing(self.channel_order, self.pixel_mean, self.pixel_std)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

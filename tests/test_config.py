@@ -106,6 +106,7 @@ def test_every_field_has_a_help_text():
         (lambda: OptimizerConfig(boundaries=(5, 3)), "optimizer.boundaries is (5, 3)"),
         (lambda: ModelConfig(anchor_scales=()), "model.anchor_scales is ()"),
         (lambda: ModelConfig(dropout=1.0), "model.dropout is 1.0"),
+        (lambda: ModelConfig(channel_order="BGR"), "pixel_std is ('BGR', None, None)"),
         (lambda: ModelConfig(frozen_blocks=6), "model.frozen_blocks is 6"),
         (lambda: DataConfig(canvas=(600, 900)), "data.canvas is (600, 900)"),
         (lambda: DataConfig(longer_side=500), "data.longer_side is 500"),

@@ -105,7 +105,7 @@ def settle(config: ModelConfig, weights: Weights) -> ModelConfig:
                 "only; leave it out or set it to that"
             )
     config = dataclasses.replace(config, **given)
-    if None in (config.channel_order, config.pixel_mean, config.pixel_std):
+    if config.channel_order is None:
         raise UserError(
             f"{weights.source} does not say how pixels are preprocessed: give "
             "model.channel_order, model.pixel_mean and model.pixel_std"
