@@ -238,7 +238,7 @@ class ModelConfig:
     rounding: Literal["round", "floor"] = "round"
     """How RoI max pooling turns pixels into cells; the notebook truncates."""
     channel_order: Literal["RGB", "BGR"] | None = None
-    """Order of the colours; it and the next two are by default as model.pretrained's."""
+    """Order of the colours; this and the next two default to model.pretrained's."""
     pixel_mean: tuple[float, float, float] | None = None
     """Subtracted from the colours, in channel_order, 0..255."""
     pixel_std: tuple[float, float, float] | None = None

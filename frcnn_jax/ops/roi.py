@@ -83,7 +83,7 @@ def roi_pool(
     maxima = range_max(features, (y_begin, y_end), (x_begin, x_end))
     empty = (y_end <= y_begin)[:, :, None] | (x_end <= x_begin)[:, None, :]
     empty |= ~is_finite[:, None, None]
-    return jnp.where(empty[..., None], 0.0, maxima).astype(features.dtype)
+    return jnp.where(empty[..., None], 0.0, maxima)
 
 
 @checked
