@@ -107,7 +107,10 @@ def _write(path: Path, write) -> None:
     """Writes under another name first, so that no half-written file is left."""
     part = path.with_name(f"{path.name}.part")
     try:
+        part.touch()
+        usual_mode = part.stat().st_mode
         write(part)
+        part.chmod(usual_mode)  # safetensors' are readable by their owner only
         os.replace(part, path)
     # OSError, or the library's own error for a full disk.
     except Exception as error:

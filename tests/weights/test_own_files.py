@@ -58,6 +58,8 @@ def test_file_of_ours_gives_the_same_weights(arrays, options, read, tmp_path):
     again = read_weights(str(path))
     assert_same(again.arrays, weights.arrays)
     assert again.model == weights.model
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
     assert again.layout == "frcnn_jax"
 
 
