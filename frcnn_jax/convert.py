@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.config_files import read_config
 from frcnn_jax.errors import UserError
+from frcnn_jax.models.pretrained import parameter_shapes
 from frcnn_jax.training.checkpoint import read_detector
 from frcnn_jax.training.step import abstract_detector
 from frcnn_jax.weights.exporting import FORMATS, export_weights, save_weights
@@ -38,10 +39,9 @@ def import_file(source: str, output: Path, **options) -> None:
         for name in ("anchor_scales", "anchor_ratios")
         if name in weights.model
     }
-    settle(ModelConfig(**anchors), weights)
+    config = settle(ModelConfig(**anchors), weights)
     num_classes = len(weights.arrays.get("head.score.bias", [0, 0])) - 1
-    _, params = abstract_detector(ModelConfig(**anchors), num_classes)
-    shapes = {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()}
+    shapes = parameter_shapes(abstract_detector(config, num_classes)[1])
     print("\n".join(describe(weights, fit(weights, shapes), shapes)))
     save_weights(weights, output)
     print(f"wrote {output}, {output.stat().st_size / 2**20:.0f} MiB")
@@ -66,7 +66,7 @@ def export(source: str, output: Path, layout: str) -> None:
         save_weights(weights, output)
     else:
         export_weights(weights, output, FORMATS[layout])
-    print(f"pixels: {weights.preprocessing if weights.model else 'not known'}")
+    print(f"pixels: {weights.preprocessing or 'not known'}")
     print(f"wrote {output}, {output.stat().st_size / 2**20:.0f} MiB")
 
 

@@ -1,7 +1,8 @@
 """How pixels become what a backbone expects, as the published VGG16 weights want it."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 Colors = tuple[float, float, float]
 
@@ -13,6 +14,16 @@ class Preprocessing:
     channel_order: Literal["RGB", "BGR"]
     pixel_mean: Colors
     pixel_std: Colors
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> "Preprocessing":
+        """Takes the three fields from among others; lists stand for tuples.
+
+        Raises:
+          KeyError or TypeError: if they are not there.
+        """
+        mean, std = tuple(fields["pixel_mean"]), tuple(fields["pixel_std"])
+        return cls(fields["channel_order"], mean, std)
 
     def __str__(self) -> str:
         """Says it in one line."""

@@ -20,7 +20,7 @@ from frcnn_jax.config import (
 from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
-from frcnn_jax.models import VGG16
+from frcnn_jax.models import VGG16, pretrained
 from frcnn_jax.training.step import abstract_detector
 
 NUM_CLASSES = 6
@@ -91,7 +91,7 @@ def by_name(params) -> dict[str, np.ndarray]:
 def parameter_shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
     """Of the small detector, by name."""
     _, params = abstract_detector(MODEL, num_classes)
-    return {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()}
+    return pretrained.parameter_shapes(params)
 
 
 def first_batch(batch_size: int = 2, canvas: tuple[int, int] = DATA.canvas) -> Batch:

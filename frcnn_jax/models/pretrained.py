@@ -5,21 +5,32 @@ Parameters are named as the detector's modules are: `backbone.conv1_1.kernel`.
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jaxtyping import Float, Int, Key
 
 from frcnn_jax.models.faster_rcnn import FasterRCNN
-from frcnn_jax.models.vgg16 import BLOCKS, VGG16, downsample, inside_mask, zero_outside
-
-_NAMES = [name for block in BLOCKS for name, _ in block]
+from frcnn_jax.models.vgg16 import (
+    BLOCKS,
+    CONVOLUTIONS,
+    VGG16,
+    downsample,
+    inside_mask,
+    zero_outside,
+)
 
 _logger = logging.getLogger(__name__)
+
+
+def parameter_shapes(params: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Lists the shapes of nested parameters by name."""
+    return {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()}
 
 
 def assign(detector: FasterRCNN, arrays: Mapping[str, np.ndarray]) -> None:
@@ -30,7 +41,7 @@ def assign(detector: FasterRCNN, arrays: Mapping[str, np.ndarray]) -> None:
 
 def is_partial(arrays: Mapping[str, np.ndarray]) -> bool:
     """Tells whether the backbone's last layers are not among the arrays."""
-    return f"backbone.{_NAMES[-1]}.kernel" not in arrays
+    return f"backbone.{CONVOLUTIONS[-1]}.kernel" not in arrays
 
 
 def fit_to_partial(
@@ -55,11 +66,11 @@ def fit_to_partial(
       images: [B, height, width, 3] normalised training images, zero outside.
       image_sizes: [B, 2] (height, width) of the true images, in pixels.
     """
-    known = [name for name in _NAMES if f"backbone.{name}.kernel" in arrays]
+    known = [name for name in CONVOLUTIONS if f"backbone.{name}.kernel" in arrays]
     _logger.info(
         "partially pretrained: %s..%s and what follows them are random",
-        _NAMES[len(known)],
-        _NAMES[-1],
+        CONVOLUTIONS[len(known)],
+        CONVOLUTIONS[-1],
     )
     for layer_key, name in zip(jax.random.split(key), ("fc6", "fc7"), strict=True):
         if f"head.{name}.kernel" not in arrays:

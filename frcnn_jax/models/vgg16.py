@@ -25,6 +25,7 @@ BLOCKS = (
     (("conv4_1", 512), ("conv4_2", 512), ("conv4_3", 512)),
     (("conv5_1", 512), ("conv5_2", 512), ("conv5_3", 512)),
 )
+CONVOLUTIONS = tuple(name for block in BLOCKS for name, _ in block)
 
 
 class VGG16(nnx.Module):

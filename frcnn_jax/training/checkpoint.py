@@ -80,12 +80,9 @@ def restore_latest(
                 preprocessing=ocp.args.JsonRestore(),
             ),
         )
-        there = _preprocessing(restored.preprocessing)
-    if there != preprocessing:
-        raise UserError(
-            f"{checkpoints.directory}/{step}: was trained with pixels {there}, but the "
-            f"config has {preprocessing}"
-        )
+        there = Preprocessing.from_fields(restored.preprocessing)
+    path = checkpoints.directory / str(step)
+    check_preprocessing(path, there, preprocessing, "the config")
     return TrainState(params=restored.params, **restored.optimizer)
 
 
@@ -109,18 +106,30 @@ def read_detector(work_dir: Path) -> Detector:
                     preprocessing=ocp.args.JsonRestore(),
                 ),
             )
-            preprocessing = _preprocessing(restored.preprocessing)
+            preprocessing = Preprocessing.from_fields(restored.preprocessing)
     return Detector(
         work_dir / "checkpoints" / str(step), restored.params, preprocessing
     )
 
 
-def _preprocessing(fields: dict) -> Preprocessing:
-    return Preprocessing(
-        fields["channel_order"],
-        tuple(fields["pixel_mean"]),
-        tuple(fields["pixel_std"]),
-    )
+def check_preprocessing(
+    path: Path, there: Preprocessing, wanted: Preprocessing, by: str
+) -> None:
+    """Checks that a checkpoint is used with the preprocessing it was trained with.
+
+    Args:
+      path: of the checkpoint.
+      there: what it was trained with.
+      wanted: what it is going to be used with.
+      by: who says so, for the error.
+
+    Raises:
+      UserError: if they differ.
+    """
+    if there != wanted:
+        raise UserError(
+            f"{path}: was trained with pixels {there}, but {by} has {wanted}"
+        )
 
 
 @contextlib.contextmanager

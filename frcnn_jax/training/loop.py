@@ -77,11 +77,12 @@ def evaluate(work_dir: Path, split: str | None = None) -> dict[str, Any]:
     config = read_config(work_dir / "config.json")
     source = open_source(config.data, split or config.data.test_split)
     detector = checkpoint.read_detector(work_dir)
-    if detector.preprocessing != config.model.preprocessing:
-        raise UserError(
-            f"{detector.path}: was trained with pixels {detector.preprocessing}, but "
-            f"{work_dir}/config.json has {config.model.preprocessing}"
-        )
+    checkpoint.check_preprocessing(
+        detector.path,
+        detector.preprocessing,
+        config.model.preprocessing,
+        f"{work_dir}/config.json",
+    )
     graphdef, expected = abstract_detector(config.model, len(source.class_names))
     if jax.tree.map(jnp.shape, detector.params) != jax.tree.map(jnp.shape, expected):
         raise UserError(

@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import unflatten_dict
 
 from frcnn_jax.config import Config
 from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Source
 from frcnn_jax.errors import UserError
 from frcnn_jax.models import FasterRCNN, pretrained
-from frcnn_jax.training.step import Params, init_detector
+from frcnn_jax.training.step import Params, abstract_detector, init_detector
 from frcnn_jax.weights.importing import read_weights
-from frcnn_jax.weights.record import Weights, fit, settle
+from frcnn_jax.weights.record import fit, settle
 from frcnn_jax.weights.report import describe
 
 NUM_CALIBRATION_IMAGES = 4
@@ -46,30 +46,25 @@ def start_detector(
         return config, *init_detector(config.model, num_classes, config.seed)
     weights = read_weights(config.model.pretrained)
     config = dataclasses.replace(config, model=settle(config.model, weights))
-    graphdef, params = init_detector(config.model, num_classes, config.seed)
-    arrays = _choose(weights, params, num_classes, whole)
-    detector = nnx.merge(graphdef, params)
-    pretrained.assign(detector, arrays)
-    if pretrained.is_partial(arrays):
-        _fit_to_images(detector, arrays, config, source)
-    return config, graphdef, nnx.to_pure_dict(nnx.state(detector))
-
-
-def _choose(
-    weights: Weights, params: Params, num_classes: int, whole: bool
-) -> dict[str, np.ndarray]:
-    """Takes what the detector has a place for, and reports that."""
-    shapes = {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()}
+    graphdef, expected = abstract_detector(config.model, num_classes)
+    shapes = pretrained.parameter_shapes(expected)
     arrays = fit(weights, shapes)
     for line in describe(weights, arrays, shapes):
         _logger.info(line)
     missing = sorted(set(shapes) - set(arrays))
-    if whole and missing:
+    if not missing:  # nothing random is needed
+        params = {name: jnp.asarray(array) for name, array in arrays.items()}
+        return config, graphdef, unflatten_dict(params, sep=".")
+    if whole:
         raise UserError(
             f"{weights.source}: no {missing[0]} for {num_classes} classes, expected "
             "a whole detector of this data set's classes"
         )
-    return arrays
+    detector = nnx.merge(*init_detector(config.model, num_classes, config.seed))
+    pretrained.assign(detector, arrays)
+    if pretrained.is_partial(arrays):
+        _fit_to_images(detector, arrays, config, source)
+    return config, graphdef, nnx.to_pure_dict(nnx.state(detector))
 
 
 def _fit_to_images(

@@ -217,7 +217,7 @@ def _numpy_scalars() -> list[Any]:
 
     simple-faster-rcnn-pytorch keeps its best mAP, such a number, in its checkpoints.
     """
-    scalar = type(np.float64(0.0)).__reduce__(np.float64(0.0))[0]
+    scalar = np.float64(0.0).__reduce__()[0]
     return [
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),

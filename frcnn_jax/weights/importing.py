@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from frcnn_jax.errors import UserError
+from frcnn_jax.models.vgg16 import CONVOLUTIONS
 from frcnn_jax.preprocessing import PREPROCESSINGS, Preprocessing
 from frcnn_jax.weights.files import WeightFile, read_file
 from frcnn_jax.weights.layouts import (
     CHENYUNTC,
-    CONVOLUTIONS,
     IMAGENET,
     Layout,
     find_layout,
@@ -53,12 +53,13 @@ def read_weights(
             f"{source}: has {_some(file.arrays) or 'no arrays'}, expected names such "
             "as features.0.weight, conv1_1_W or extractor.0.weight (docs/weights.md)"
         )
+    all_names = layout.names()
     names = {
         ours: theirs
-        for ours, theirs in layout.names().items()
+        for ours, theirs in all_names.items()
         if theirs in file.arrays
         # A bias without its kernel is of no use.
-        and layout.names()[ours.replace(".bias", ".kernel")] in file.arrays
+        and all_names[ours.replace(".bias", ".kernel")] in file.arrays
     }
     _check_complete(source, layout, names)
     arrays = {

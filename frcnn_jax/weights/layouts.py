@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from frcnn_jax.models.vgg16 import BLOCKS
+from frcnn_jax.models.vgg16 import BLOCKS, CONVOLUTIONS
 
-CONVOLUTIONS = [name for block in BLOCKS for name, _ in block]
 # ImageNet's classes: no part of a detector, kept for the way back.
 IMAGENET = "imagenet.fc8"
 
@@ -203,5 +202,9 @@ LAYOUTS = (
 def find_layout(names: Iterable[str]) -> Layout | None:
     """Finds the layout that most of the names belong to; None if none has any."""
     names = set(names)
-    counts = [len(names.intersection(layout.names().values())) for layout in LAYOUTS]
-    return LAYOUTS[counts.index(max(counts))] if max(counts) > 0 else None
+
+    def count(layout: Layout) -> int:
+        return len(names.intersection(layout.names().values()))
+
+    best = max(LAYOUTS, key=count)  # the first of several
+    return best if count(best) > 0 else None

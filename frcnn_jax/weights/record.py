@@ -28,10 +28,10 @@ class Weights:
     model: Mapping[str, Any]
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        """What pixels must become; all fields are known."""
-        fields = [field.name for field in dataclasses.fields(Preprocessing)]
-        return Preprocessing(*(self.model[name] for name in fields))
+    def preprocessing(self) -> Preprocessing | None:
+        """What pixels must become; None if that is not known."""
+        known = "channel_order" in self.model
+        return Preprocessing.from_fields(self.model) if known else None
 
 
 def trained_weights(

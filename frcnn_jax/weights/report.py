@@ -21,9 +21,6 @@ def describe(
     loaded = set(loaded)
     skipped = [name for name in weights.arrays if name not in loaded]
     missing = [name for name in shapes if name not in loaded]
-    preprocessing = "not known; the config must say it"
-    if "pixel_mean" in weights.model:
-        preprocessing = str(weights.preprocessing)
     known = []
     if published := count_published(weights.arrays):
         num_arrays = sum(name.startswith("backbone.") for name in weights.arrays)
@@ -36,7 +33,7 @@ def describe(
         f"  loaded: {_layers(loaded) or 'nothing'}",
         f"  skipped: {_layers([*skipped, *weights.unknown]) or 'nothing'}",
         f"  missing, random: {_layers(missing) or 'nothing'}",
-        f"  pixels: {preprocessing}",
+        f"  pixels: {weights.preprocessing or 'not known; the config must say it'}",
     ]
 
 

@@ -5,18 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from flax.traverse_util import flatten_dict
 
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.models import FasterRCNN
-from frcnn_jax.models.pretrained import assign, fit_to_partial, is_partial
-from frcnn_jax.models.vgg16 import BLOCKS
+from frcnn_jax.models.pretrained import (
+    assign,
+    fit_to_partial,
+    is_partial,
+    parameter_shapes,
+)
+from frcnn_jax.models.vgg16 import CONVOLUTIONS
 from frcnn_jax.training.step import abstract_detector, init_detector
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import fit
 from tests import tiny
 
-NAMES = [name for block in BLOCKS for name, _ in block]
+NAMES = list(CONVOLUTIONS)
 SIZES = jnp.array([[40, 44], [48, 36]])
 
 
@@ -124,10 +128,7 @@ def test_one_layer_is_enough(detector):
 def test_real_kernels_have_a_place_in_the_full_width(data_root):
     weights = read_weights(str(data_root / "vgg16/vgg16_caffe_conv1_to_conv3.npz"))
     _, params = abstract_detector(ModelConfig(), tiny.NUM_CLASSES)
-    arrays = fit(
-        weights,
-        {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()},
-    )
+    arrays = fit(weights, parameter_shapes(params))
     layers = [name for name in NAMES if f"backbone.{name}.kernel" in arrays]
     assert layers == NAMES[:7]
     assert is_partial(arrays)

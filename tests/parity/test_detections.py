@@ -9,6 +9,7 @@ from PIL import Image
 
 from frcnn_jax.config import DetectionConfig, ModelConfig
 from frcnn_jax.data import transforms
+from frcnn_jax.models.pretrained import parameter_shapes
 from frcnn_jax.training.step import abstract_detector
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import fit, settle
@@ -67,9 +68,9 @@ def detect(checkpoint):
     keep_all = DetectionConfig(max_detections=300 * NUM_CLASSES)
     config = settle(ModelConfig(detection=keep_all), weights)
     graphdef, params = abstract_detector(config, NUM_CLASSES)
-    params = traverse_util.flatten_dict(params, sep=".")
-    arrays = fit(weights, {name: leaf.shape for name, leaf in params.items()})
-    assert arrays.keys() == params.keys()
+    shapes = parameter_shapes(params)
+    arrays = fit(weights, shapes)
+    assert arrays.keys() == shapes.keys()
     params = traverse_util.unflatten_dict(arrays, sep=".")
 
     @jax.jit

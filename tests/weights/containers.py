@@ -34,10 +34,10 @@ def write_hdf5(path: Path, arrays=ARRAYS) -> Path:
     return path
 
 
-def refusal(source) -> str:
+def refusal(source, read=read_file) -> str:
     """The one line with which a source is refused."""
     with pytest.raises(UserError) as error:
-        read_file(str(source))
+        read(str(source))
     message = str(error.value)
     assert message.startswith(f"{source}: ")
     assert "\n" not in message

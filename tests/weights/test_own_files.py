@@ -13,7 +13,7 @@ from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import settle
-from tests.weights import foreign
+from tests.weights import containers, foreign
 from tests.weights.containers import assert_same
 
 COLORS = dataclasses.asdict(PREPROCESSINGS["caffe"])
@@ -31,12 +31,7 @@ def refusal(tmp_path):
         path = tmp_path / "own.safetensors"
         metadata = {"format": "frcnn_jax"} | metadata
         safetensors.numpy.save_file(arrays, path, metadata)
-        with pytest.raises(UserError) as error:
-            read_weights(str(path))
-        message = str(error.value)
-        assert message.startswith(f"{path}: ")
-        assert "\n" not in message
-        return message
+        return containers.refusal(path, read_weights)
 
     return refusal
 
