@@ -48,16 +48,23 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Evaluates a run's last checkpoint, or a config's pretrained detector."""
+    """Evaluates a run's checkpoint, or a config's pretrained detector."""
     parser = _Parser(
         prog="frcnn evaluate",
-        description="Evaluates the last checkpoint of a run (--work-dir DIR), or the "
+        description="Evaluates a checkpoint of a run (--work-dir DIR), or the "
         "whole detector that a config starts from (--config PATH --model.pretrained "
         "FILE [--field value ...]).",
     )
     parser.add_argument("--work-dir", type=Path, help="run directory")
     parser.add_argument("--config", type=Path, help="config file, as for training")
     parser.add_argument("--split", help="split to evaluate; by default the test split")
+    parser.add_argument(
+        "--step",
+        type=_step,
+        default="latest",
+        metavar="N|latest|best",
+        help="checkpoint of the run (default: %(default)s)",
+    )
     options, overrides = parser.parse_known_args(arguments)
     if options.config is not None:
         if options.work_dir is not None:
@@ -75,7 +82,11 @@ def evaluate(arguments: Sequence[str]) -> None:
     if options.config is not None:
         loop.evaluate_pretrained(config, options.split)
     else:
-        loop.evaluate(options.work_dir, options.split)
+        loop.evaluate(options.work_dir, options.split, options.step)
+
+
+def _step(text: str) -> int | str:
+    return text if text in ("latest", "best") else int(text)
 
 
 def import_weights(arguments: Sequence[str]) -> None:
@@ -163,5 +174,9 @@ def _exit_cleanly(function: Callable[[], None]) -> None:
         function()
     except UserError as error:
         message = " ".join(str(error).splitlines())  # names in a file may have any
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that must not be written to
+        message = f"{error.filename or 'input or output'}: {error.strerror or error}"
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

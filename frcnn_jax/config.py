@@ -51,6 +51,8 @@ class DataConfig:
     """TFDS builder name (source tfds only)."""
     train_split: str = "trainval"
     """Split to train on."""
+    validation_split: str = ""
+    """Split that every checkpoint is validated on; none if empty."""
     test_split: str = "test"
     """Split to evaluate on."""
     class_names: tuple[str, ...] | None = None
@@ -289,20 +291,28 @@ class OptimizerConfig:
     """SGD with momentum as in the recipe, or Adam for training from scratch."""
     learning_rate: float = 1e-3
     """Step size before any drop."""
+    rate_batch_size: int | None = None
+    """Batch size that learning_rate is meant for: it is scaled linearly to batch_size;
+    by default it is taken as it is."""
     momentum: float = 0.9
     """Momentum (sgd only)."""
     weight_decay: float = 5e-4
     """L2 penalty on kernels; biases have none."""
     bias_rate_factor: float = 2.0
     """The biases' learning rate divided by that of the kernels."""
-    boundaries: tuple[int, ...] = ()
-    """Steps at which the learning rate drops."""
+    boundaries: tuple[int | float, ...] = ()
+    """When the learning rate drops, in boundary_unit."""
+    boundary_unit: Literal["steps", "epochs"] = "steps"
+    """What boundaries count."""
     decay_factor: float = 0.1
-    """What each drop multiplies it by."""
+    """What each drop multiplies the learning rate by."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0, linearly."""
     clip_norm: float | None = None
     """Largest norm of the gradient of all parameters; unlimited by default."""
+    ema_decay: float | None = None
+    """Evaluate with a moving mean of the parameters, of which a step keeps this share;
+    with the parameters themselves by default."""
 
     def __post_init__(self):
         """Refuses impossible values."""
@@ -317,10 +327,36 @@ class OptimizerConfig:
             list(self.boundaries) == sorted(set(self.boundaries)),
             "optimizer.boundaries",
             self.boundaries,
-            "rising steps",
+            f"rising {self.boundary_unit}",
         )
+        if self.rate_batch_size is not None:
+            _check_positive("optimizer", self, "rate_batch_size")
         if self.clip_norm is not None:
             _check_positive("optimizer", self, "clip_norm")
+        if self.ema_decay is not None:
+            _check_fraction("optimizer", self, "ema_decay", open_interval=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResumeConfig:
+    """How a run directory's run is continued. Not stored there."""
+
+    allow_changes: bool = False
+    """Continue with another config, or other data, than the run was started with."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributedConfig:
+    """Several processes train together, each on its own devices. Not stored."""
+
+    coordinator_address: str = ""
+    """HOST:PORT of process 0; JAX_COORDINATOR_ADDRESS by default."""
+    num_processes: int | None = None
+    """Processes in all; JAX_NUM_PROCESSES by default."""
+    process_id: int | None = None
+    """Number of this process, from 0; JAX_PROCESS_ID by default."""
+    cluster: bool = False
+    """Take the three from Slurm, Open MPI, Kubernetes or a TPU pod instead."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -333,24 +369,61 @@ class Config:
     """Seed of the weights, the order of images, flips, samples and dropout."""
     num_steps: int = 70_000
     """Updates in all."""
+    num_epochs: int | float | None = None
+    """Passes over the training images in all; if given, instead of num_steps."""
     batch_size: int = 1
-    """Images per update."""
+    """Images per update, of all devices together."""
+    micro_batches: int = 1
+    """Parts that a batch is computed in, one after the other, for less memory; the
+    update stays that of the whole batch."""
     log_every: int = 20
     """Steps between rows of metrics.jsonl."""
+    log_hardest: bool = False
+    """Write the ten images of largest loss of every epoch to hardest_images.jsonl."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints; one is always written at the end."""
+    """Steps between checkpoints; one is always written at the end. Each is validated if
+    data.validation_split is given."""
+    max_to_keep: int = 2
+    """Checkpoints kept: the latest ones, and the best one of those validated."""
+    max_bad_steps: int = 10
+    """Updates left out, for a loss or gradient that is not finite, that end the run."""
+    compilation_cache: str = "~/.cache/frcnn_jax"
+    """Folder of compiled programs, for a quick second start; none if empty. JAX's own
+    JAX_COMPILATION_CACHE_DIR goes before."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    resume: ResumeConfig = ResumeConfig()
+    distributed: DistributedConfig = DistributedConfig()
 
     def __post_init__(self):
         """Refuses impossible values."""
-        for name in ("num_steps", "batch_size", "log_every", "checkpoint_every"):
+        positive = ("num_steps", "batch_size", "micro_batches", "log_every")
+        for name in (*positive, "checkpoint_every", "max_to_keep", "max_bad_steps"):
             value = getattr(self, name)
             _check(value > 0, name, value, "a positive number")
+        if self.num_epochs is not None:
+            _check(self.num_epochs > 0, "num_epochs", self.num_epochs, "positive")
         _check(
-            self.checkpoint_every % self.log_every == 0,
-            "checkpoint_every",
-            self.checkpoint_every,
-            f"a multiple of log_every, {self.log_every}",
+            self.batch_size % self.micro_batches == 0,
+            "batch_size",
+            self.batch_size,
+            f"a multiple of micro_batches, {self.micro_batches}",
+        )
+
+    def in_steps(self, steps_per_epoch: int) -> "Config":
+        """Counts what is given in epochs in steps, of which an epoch has that many."""
+        optimizer, num_steps = self.optimizer, self.num_steps
+        if optimizer.boundary_unit == "epochs":
+            optimizer = dataclasses.replace(
+                optimizer,
+                boundaries=tuple(
+                    round(e * steps_per_epoch) for e in optimizer.boundaries
+                ),
+                boundary_unit="steps",
+            )
+        if self.num_epochs is not None:
+            num_steps = max(1, round(self.num_epochs * steps_per_epoch))
+        return dataclasses.replace(
+            self, num_steps=num_steps, num_epochs=None, optimizer=optimizer
         )

@@ -21,6 +21,7 @@ from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.models import VGG16, pretrained
+from frcnn_jax.training import optimizer
 from frcnn_jax.training.step import abstract_detector
 
 NUM_CLASSES = 6
@@ -66,6 +67,13 @@ CONFIG = Config(
     model=MODEL,
     optimizer=OptimizerConfig(name="adam", warmup_steps=2, clip_norm=10.0),
 )
+
+
+def make_optimizer(config: OptimizerConfig, frozen_blocks: int = 0):
+    """The optimiser of a config for batches of one."""
+    return optimizer.make_optimizer(
+        config, optimizer.make_schedule(config, 1), frozen_blocks
+    )
 
 
 def make_backbone(seed: int, frozen_blocks: int = 0) -> VGG16:

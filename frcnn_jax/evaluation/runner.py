@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
+from jax.sharding import Mesh
 
-from frcnn_jax import ops
+from frcnn_jax import ops, parallel
 from frcnn_jax.config import Config
 from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Batch, Source
@@ -21,46 +23,56 @@ from frcnn_jax.visualize import draw_detections
 
 NUM_PICTURES = 12
 
-DetectStep = Callable[[dict[str, Any], Batch], ops.Detections]
+DetectStep = Callable[[dict[str, Any], Batch], tuple[ops.Detections, Array, Array]]
 
 
-def make_detect_step(graphdef: nnx.GraphDef) -> DetectStep:
-    """Makes the jitted detection; boxes are in pixels of the original images."""
+def make_detect_step(graphdef: nnx.GraphDef, mesh: Mesh) -> DetectStep:
+    """Makes the jitted detection; boxes are in pixels of the original images.
 
-    @jax.jit
-    def detect_step(params: dict[str, Any], batch: Batch) -> ops.Detections:
+    It takes parameters and a batch; see `parallel.each_image`.
+    """
+
+    def detect(params: dict[str, Any], batch: Batch) -> ops.Detections:
         detections = nnx.merge(graphdef, params).detect(
             batch.images, batch.image_sizes, batch.scales
         )
         scales = jnp.tile(batch.scales, (1, 2))[:, None]
         return detections._replace(boxes=detections.boxes / scales)
 
-    return detect_step
+    return parallel.each_image(detect, mesh)
 
 
-def detect_all(
-    detect_step: DetectStep, params: dict[str, Any], source: Source, config: Config
-) -> list[ImageDetections]:
-    """Runs the detector over every image, in the order of the source."""
-    results = []
+def divided_batches(source: Source, config: Config, mesh: Mesh) -> Iterator[Batch]:
+    """Yields every image once, in batches divided among the devices."""
+    micro_batch = config.batch_size // config.micro_batches
     batches = pipeline.evaluation_batches(
         source,
-        batch_size=config.batch_size,
+        batch_size=-(-micro_batch // mesh.size) * mesh.size,
         num_workers=config.data.num_workers,
+        **parallel.shard(),
         **pipeline.options(config.data),
     )
     for batch in batches:
-        found = jax.device_get(detect_step(params, batch))
-        for index in np.flatnonzero(batch.image_mask):
-            kept = found.mask[index]
-            results.append(
-                ImageDetections(
-                    found.boxes[index][kept],
-                    found.scores[index][kept],
-                    found.labels[index][kept],
-                )
+        yield parallel.divide(batch, mesh)
+
+
+def detect_all(
+    detect_step: DetectStep,
+    params: dict[str, Any],
+    source: Source,
+    config: Config,
+    mesh: Mesh,
+) -> list[ImageDetections]:
+    """Runs the detector over every image; results are in the order of the source."""
+    results = {}
+    for batch in divided_batches(source, config, mesh):
+        found, indices, mask = jax.device_get(detect_step(params, batch))
+        for row in np.flatnonzero(mask):
+            kept = found.mask[row]
+            results[int(indices[row])] = ImageDetections(
+                found.boxes[row][kept], found.scores[row][kept], found.labels[row][kept]
             )
-    return results
+    return [results[index] for index in range(len(source.annotations))]
 
 
 def evaluate(
@@ -75,17 +87,21 @@ def evaluate(
     Returns:
       what `evaluation.json` holds: `voc07_map`, `area_map`, `coco`, `per_class`.
     """
-    detections = detect_all(make_detect_step(graphdef), params, source, config)
+    mesh = parallel.make_mesh()
+    detect_step = make_detect_step(graphdef, mesh)
+    params = parallel.replicate(params, mesh)
+    detections = detect_all(detect_step, params, source, config, mesh)
     compared = detections, source.annotations, len(source.class_names)
     evaluation = report.to_json(
         voc.average_precisions(*compared),
         coco.average_precisions(*compared),
         source.class_names,
     )
-    temporary = work_dir / "evaluation.json.tmp"
-    temporary.write_text(json.dumps(evaluation, indent=2) + "\n")
-    os.replace(temporary, work_dir / "evaluation.json")
-    _draw_pictures(detections, source, work_dir / "pictures")
+    if parallel.is_first():
+        temporary = work_dir / "evaluation.json.tmp"
+        temporary.write_text(json.dumps(evaluation, indent=2) + "\n")
+        os.replace(temporary, work_dir / "evaluation.json")
+        _draw_pictures(detections, source, work_dir / "pictures")
     return evaluation
 
 

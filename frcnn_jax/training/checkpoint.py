@@ -1,23 +1,35 @@
-"""Checkpoints through Orbax: parameters, the optimiser's state, preprocessing.
+"""Checkpoints through Orbax: all that a run needs to go on, to the bit.
 
-How the detector's pixels are preprocessed is part of a checkpoint, so that it is never
-used with another way.
+That is the training state, the position in the data, and the log's open window. How
+the detector's pixels are preprocessed is part of a checkpoint, so that it is never used
+with another way.
 """
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
 
+from frcnn_jax import parallel
 from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import Preprocessing
 from frcnn_jax.training.step import Params, TrainState
+from frcnn_jax.training.validation import BEST
 
-MAX_TO_KEEP = 2
+_logger = logging.getLogger(__name__)
+
+
+class Progress(NamedTuple):
+    """How far a run has come, besides its state. Made of what JSON can hold."""
+
+    data: dict[str, Any]  # the next batch's number, and the data's fingerprint
+    log: dict[str, Any]  # of `RunLog`
 
 
 class Detector(NamedTuple):
@@ -28,66 +40,143 @@ class Detector(NamedTuple):
     preprocessing: Preprocessing
 
 
-def open_checkpoints(work_dir: Path) -> ocp.CheckpointManager:
-    """Opens `checkpoints/` of a run directory, for saving in the background."""
+def open_checkpoints(work_dir: Path, max_to_keep: int = 1) -> ocp.CheckpointManager:
+    """Opens `checkpoints/` of a run directory, for saving in the background.
+
+    Args:
+      work_dir: the run directory.
+      max_to_keep: when saving, how many of the latest checkpoints stay; the best of the
+        validated ones stays, too.
+    """
+
+    def rank(metrics: dict[str, float]) -> float:
+        return metrics.get(BEST, -1.0)
+
+    keep = [
+        policies.LatestN(max_to_keep),
+        policies.BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False),
+    ]
     return ocp.CheckpointManager(
         (work_dir / "checkpoints").absolute(),
-        options=ocp.CheckpointManagerOptions(max_to_keep=MAX_TO_KEEP),
-    )
-
-
-def save(
-    checkpoints: ocp.CheckpointManager, state: TrainState, preprocessing: Preprocessing
-) -> None:
-    """Saves the state under its step; returns before all is written."""
-    checkpoints.save(
-        int(state.step),
-        args=ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            optimizer=ocp.args.StandardSave(
-                {"step": state.step, "opt_state": state.opt_state}
-            ),
-            preprocessing=ocp.args.JsonSave(dataclasses.asdict(preprocessing)),
+        options=ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(keep), best_fn=rank
         ),
     )
 
 
+def save(
+    checkpoints: ocp.CheckpointManager,
+    state: TrainState,
+    preprocessing: Preprocessing,
+    progress: Progress,
+    metrics: dict[str, float],
+) -> None:
+    """Saves the state under its step; returns before all is written.
+
+    Raises:
+      UserError: if this one, or the one before, cannot be written.
+    """
+    items = _items(state)
+    with _failure_is_an_error(checkpoints):
+        checkpoints.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+                preprocessing=ocp.args.JsonSave(dataclasses.asdict(preprocessing)),
+                progress=ocp.args.JsonSave(progress._asdict()),
+            ),
+            metrics=metrics,
+        )
+
+
+def wait(checkpoints: ocp.CheckpointManager) -> None:
+    """Waits until all is written.
+
+    Raises:
+      UserError: if it cannot be.
+    """
+    with _failure_is_an_error(checkpoints):
+        checkpoints.wait_until_finished()
+
+
 def restore_latest(
     checkpoints: ocp.CheckpointManager, state: TrainState, preprocessing: Preprocessing
-) -> TrainState | None:
-    """Reads the latest checkpoint; None when there is none.
+) -> tuple[TrainState, Progress] | None:
+    """Reads the latest checkpoint that is whole; None when there is none at all.
+
+    Damaged ones after it are set aside, as `damaged-STEP`, with a warning.
 
     Args:
       checkpoints: of the run.
-      state: an example, or its shapes and types.
+      state: an example, or its shapes, types and shardings.
       preprocessing: what the detector is going to be used with.
 
     Raises:
-      UserError: if the checkpoint is damaged, of another model, or of a model with
-        another preprocessing.
+      UserError: if no checkpoint is whole and of such a model, or the latest whole one
+        is of a model with another preprocessing.
     """
-    step = checkpoints.latest_step()
-    if step is None:
-        return None
-    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state._asdict())
-    params = template.pop("params")
+    errors = {}
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            restored = _restore(checkpoints, step, state)
+        except UserError as error:
+            errors[step] = error
+            continue
+        path = checkpoints.directory / str(step)
+        check_preprocessing(path, restored[2], preprocessing, "the config")
+        _set_aside(checkpoints, errors)
+        return restored[:2]
+    for error in errors.values():
+        raise error
+    return None
+
+
+def _restore(
+    checkpoints: ocp.CheckpointManager, step: int, state: TrainState
+) -> tuple[TrainState, Progress, Preprocessing]:
+    template = _items(jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
     with _damage_is_an_error(checkpoints, step):
         restored = checkpoints.restore(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(params),
-                optimizer=ocp.args.StandardRestore(template),
+                **{n: ocp.args.StandardRestore(item) for n, item in template.items()},
                 preprocessing=ocp.args.JsonRestore(),
+                progress=ocp.args.JsonRestore(),
             ),
         )
-        there = Preprocessing.from_fields(restored.preprocessing)
-    path = checkpoints.directory / str(step)
-    check_preprocessing(path, there, preprocessing, "the config")
-    return TrainState(params=restored.params, **restored.optimizer)
+        preprocessing = Preprocessing.from_fields(restored.preprocessing)
+        progress = Progress(**restored.progress)
+    ema = restored.ema if state.ema is not None else None
+    state = TrainState(params=restored.params, ema=ema, **restored.optimizer)
+    return state, progress, preprocessing
 
 
-def read_detector(work_dir: Path) -> Detector:
-    """Reads the parameters of a run's latest checkpoint.
+def _set_aside(
+    checkpoints: ocp.CheckpointManager, errors: dict[int, UserError]
+) -> None:
+    for step, error in errors.items():
+        aside = checkpoints.directory / f"damaged-{step}"
+        _logger.warning("skipped a damaged checkpoint, now %s: %s", aside.name, error)
+        if parallel.is_first():
+            (checkpoints.directory / str(step)).rename(aside)
+    if errors:
+        parallel.wait_for_all("set_aside")
+        checkpoints.reload()
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """Divides a state into the items of a checkpoint."""
+    rest = state._asdict()
+    items = {"params": rest.pop("params"), "ema": rest.pop("ema"), "optimizer": rest}
+    return {name: item for name, item in items.items() if item is not None}
+
+
+def read_detector(work_dir: Path, step: int | str = "latest") -> Detector:
+    """Reads the parameters of a run's checkpoint, their moving mean if there is one.
+
+    Args:
+      work_dir: the run directory.
+      step: of the checkpoint, or "latest", or "best", of those that were validated.
 
     Raises:
       UserError: if there is none, or it is damaged.
@@ -95,21 +184,35 @@ def read_detector(work_dir: Path) -> Detector:
     if not (work_dir / "checkpoints").is_dir():
         raise UserError(f"{work_dir}/checkpoints: no checkpoint there yet")
     with open_checkpoints(work_dir) as checkpoints:
-        step = checkpoints.latest_step()
-        if step is None:
-            raise UserError(f"{work_dir}/checkpoints: no checkpoint there yet")
+        step = _find_step(checkpoints, step)
         with _damage_is_an_error(checkpoints, step):
+            names = checkpoints.item_metadata(step).keys()
+            item = "ema" if "ema" in names else "params"
             restored = checkpoints.restore(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(),
                     preprocessing=ocp.args.JsonRestore(),
+                    **{item: ocp.args.StandardRestore()},
                 ),
             )
             preprocessing = Preprocessing.from_fields(restored.preprocessing)
-    return Detector(
-        work_dir / "checkpoints" / str(step), restored.params, preprocessing
-    )
+    return Detector(checkpoints.directory / str(step), restored[item], preprocessing)
+
+
+def _find_step(checkpoints: ocp.CheckpointManager, step: int | str) -> int:
+    steps = checkpoints.all_steps()
+    if not steps:
+        raise UserError(f"{checkpoints.directory}: no checkpoint there yet")
+    if step == "latest":
+        return max(steps)
+    if step == "best":
+        if BEST not in (checkpoints.metrics(checkpoints.best_step()) or {}):
+            raise UserError(f"{checkpoints.directory}: no checkpoint was validated")
+        return checkpoints.best_step()
+    if step not in steps:
+        there = ", ".join(map(str, sorted(steps)))
+        raise UserError(f"{checkpoints.directory}: no checkpoint {step}, only {there}")
+    return step
 
 
 def check_preprocessing(
@@ -133,11 +236,23 @@ def check_preprocessing(
 
 
 @contextlib.contextmanager
+def _failure_is_an_error(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{checkpoints.directory}: cannot write a checkpoint: {reason}; the "
+            "earlier ones are intact"
+        ) from error
+
+
+@contextlib.contextmanager
 def _damage_is_an_error(
     checkpoints: ocp.CheckpointManager, step: int
 ) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{checkpoints.directory}/{step}: {reason}") from error

@@ -1,82 +1,100 @@
 """The training run: from a config to a trained, evaluated detector."""
 
-import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-import orbax.checkpoint as ocp
 from flax import nnx
 
+from frcnn_jax import parallel
 from frcnn_jax.config import Config
-from frcnn_jax.config_files import read_config, save_config
+from frcnn_jax.config_files import read_config
 from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import report, runner
 from frcnn_jax.plotting import plot_metrics
-from frcnn_jax.training import checkpoint
-from frcnn_jax.training.optimizer import make_optimizer, make_schedule
-from frcnn_jax.training.run_log import RunLog, Window
+from frcnn_jax.training import checkpoint, run_dir
+from frcnn_jax.training.compilation import keep_compiled
+from frcnn_jax.training.run import continue_or_start, plan_run, run_steps
 from frcnn_jax.training.start import start_detector
-from frcnn_jax.training.step import (
-    Params,
-    TrainState,
-    TrainStep,
-    abstract_detector,
-    make_train_step,
-)
+from frcnn_jax.training.step import Params, abstract_detector, evaluated_params
 
 _logger = logging.getLogger(__name__)
 
 
-def train(config: Config) -> dict[str, Any]:
+class Sources(NamedTuple):
+    """The splits of a data set, which have the same classes."""
+
+    train: Source
+    validation: Source | None
+    test: Source
+
+
+def train(config: Config) -> dict[str, Any] | None:
     """Trains and evaluates; continues where the run directory's last checkpoint ends.
 
     Returns:
-      what `evaluation.json` holds.
+      what `evaluation.json` holds; None if SIGTERM ended it, after a checkpoint.
 
     Raises:
-      UserError: if data, weights or run directory do not fit the config.
+      UserError: if data, weights or run directory do not fit the config, or the run
+        cannot go on.
     """
-    train_source, test_source = open_sources(config)
-    config, graphdef, params = start_detector(config, train_source)
-    work_dir = _prepare_work_dir(config)
-
-    optimizer, state = _first_state(config, params)
-    with checkpoint.open_checkpoints(work_dir) as checkpoints:
-        restored = checkpoint.restore_latest(
-            checkpoints, state, config.model.preprocessing
+    parallel.start_processes(config.distributed)
+    run_dir.check_processes(config)
+    keep_compiled(config.compilation_cache)
+    mesh = parallel.make_mesh()
+    parallel.check_batch_size(config, mesh)
+    sources = open_sources(config)
+    there = run_dir.find_run(config)
+    params = None
+    if there is None:
+        config, _, params = start_detector(config, sources.train)
+        run_dir.write_config(config)
+    else:
+        config = there
+    work_dir = Path(config.work_dir)
+    with checkpoint.open_checkpoints(work_dir, config.max_to_keep) as checkpoints:
+        run = plan_run(config, sources.train, sources.validation, mesh, checkpoints)
+        state, progress = continue_or_start(run, params)
+        run_dir.write_config(config)  # once more: changes may have been allowed
+        if int(state.step) < run.config.num_steps:
+            state = run_steps(run, state, progress)
+    if int(state.step) < run.config.num_steps:
+        _logger.info(
+            "stopped by SIGTERM; saved step %d of %s, the same command continues",
+            state.step,
+            work_dir,
         )
-        if restored is not None:
-            state = restored
-            _logger.info("continuing after step %d of %s", state.step, work_dir)
-        if int(state.step) < config.num_steps:
-            train_step = make_train_step(graphdef, optimizer)
-            state = _run_steps(
-                config, state, train_step, train_source, checkpoints, work_dir
-            )
-    plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
-    return _evaluate(config, graphdef, state.params, test_source, work_dir)
+        return None
+    if parallel.is_first():
+        plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
+    params = evaluated_params(state)
+    return _evaluate(config, run.graphdef, params, sources.test, work_dir)
 
 
-def evaluate(work_dir: Path, split: str | None = None) -> dict[str, Any]:
-    """Evaluates the last checkpoint of a run directory.
+def evaluate(
+    work_dir: Path, split: str | None = None, step: int | str = "latest"
+) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run directory.
 
     Args:
       work_dir: the run directory.
       split: of the run's data set; its test split when absent.
+      step: of the checkpoint, or "latest" or "best".
 
     Raises:
-      UserError: if the directory has no config or no checkpoint.
+      UserError: if the directory has no config or no such checkpoint.
     """
     config = read_config(work_dir / "config.json")
+    parallel.start_processes(config.distributed)
+    keep_compiled(config.compilation_cache)
     source = open_source(config.data, split or config.data.test_split)
-    detector = checkpoint.read_detector(work_dir)
+    detector = checkpoint.read_detector(work_dir, step)
     checkpoint.check_preprocessing(
         detector.path,
         detector.preprocessing,
@@ -102,68 +120,34 @@ def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, A
     Raises:
       UserError: if the weights are not those of a whole detector of these classes.
     """
+    parallel.start_processes(config.distributed)
+    keep_compiled(config.compilation_cache)
     source = open_source(config.data, split or config.data.test_split)
     if not config.model.pretrained:
         raise UserError("model.pretrained is empty, expected a detector's weights")
+    config = run_dir.find_run(config) or config
     config, graphdef, params = start_detector(config, source, whole=True)
-    return _evaluate(config, graphdef, params, source, _prepare_work_dir(config))
+    run_dir.write_config(config)
+    return _evaluate(config, graphdef, params, source, Path(config.work_dir))
 
 
-def open_sources(config: Config) -> tuple[Source, Source]:
-    """Opens the training and the test split, which must have the same classes."""
-    train_source = open_source(config.data, config.data.train_split)
-    test_source = open_source(config.data, config.data.test_split)
-    for source in (train_source, test_source):
-        pipeline.check_source(source, **pipeline.options(config.data))
-    if train_source.class_names != test_source.class_names:
-        raise UserError(
-            f"data.train_split has the classes {train_source.class_names}, "
-            f"data.test_split {test_source.class_names}, expected the same"
-        )
-    return train_source, test_source
-
-
-def _first_state(
-    config: Config, params: Params
-) -> tuple[optax.GradientTransformation, TrainState]:
-    optimizer = make_optimizer(config.optimizer, config.model.frozen_blocks)
-    return optimizer, TrainState(jnp.int32(0), params, optimizer.init(params))
-
-
-def _run_steps(
-    config: Config,
-    state: TrainState,
-    train_step: TrainStep,
-    source: Source,
-    checkpoints: ocp.CheckpointManager,
-    work_dir: Path,
-) -> TrainState:
-    start_step = int(state.step)
-    batches = pipeline.train_batches(
-        source,
-        batch_size=config.batch_size,
-        flip_probability=config.data.flip_probability,
-        seed=config.seed,
-        start_step=start_step,
-        num_workers=config.data.num_workers,
-        **pipeline.options(config.data),
-    )
-    key = jax.random.key(config.seed)
-    schedule = make_schedule(config.optimizer)
-    window = Window()
-    with RunLog(work_dir, start_step, config.num_steps) as log:
-        for step in range(start_step + 1, config.num_steps + 1):
-            batch = window.wait_for(batches)
-            state, metrics = train_step(state, key, batch)
-            window.add(metrics)
-            is_last = step == config.num_steps
-            if step % config.log_every == 0 or is_last:
-                learning_rate = {"learning_rate": float(schedule(step - 1))}
-                log.write(step, window.close(config.batch_size) | learning_rate)
-            if step % config.checkpoint_every == 0 or is_last:
-                checkpoint.save(checkpoints, state, config.model.preprocessing)
-        checkpoints.wait_until_finished()
-    return state
+def open_sources(config: Config) -> Sources:
+    """Opens the splits, which must have the same classes."""
+    data = config.data
+    splits = {
+        name: split
+        for name in Sources._fields
+        if (split := getattr(data, f"{name}_split"))
+    }
+    sources = {name: open_source(data, split) for name, split in splits.items()}
+    for name, source in sources.items():
+        pipeline.check_source(source, **pipeline.options(data))
+        if source.class_names != sources["train"].class_names:
+            raise UserError(
+                f"data.train_split has the classes {sources['train'].class_names}, "
+                f"data.{name}_split {source.class_names}, expected the same"
+            )
+    return Sources(**{"validation": None} | sources)
 
 
 def _evaluate(
@@ -174,39 +158,6 @@ def _evaluate(
     work_dir: Path,
 ) -> dict[str, Any]:
     evaluation = runner.evaluate(graphdef, params, source, config, work_dir)
-    report.print_table(evaluation)
+    if parallel.is_first():
+        report.print_table(evaluation)
     return evaluation
-
-
-def _prepare_work_dir(config: Config) -> Path:
-    """Makes the run directory, or checks that it holds a run of the same config."""
-    work_dir = Path(config.work_dir)
-    path = work_dir / "config.json"
-    if path.exists():
-        changes = _differences(
-            dataclasses.asdict(read_config(path)), dataclasses.asdict(config)
-        )
-        if changes:
-            raise UserError(
-                f"{work_dir} holds a run of another config ({', '.join(changes)}); "
-                "choose another --work-dir"
-            )
-        return work_dir
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        save_config(config, path)
-    except OSError as error:
-        raise UserError(f"--work-dir {work_dir}: {error.strerror}") from None
-    return work_dir
-
-
-def _differences(
-    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
-) -> list[str]:
-    changes = []
-    for name, value in new.items():
-        if isinstance(value, dict):
-            changes += _differences(old[name], value, f"{prefix}{name}.")
-        elif old[name] != value and name != "work_dir":
-            changes.append(f"{prefix}{name}: {old[name]} there, {value} now")
-    return changes

@@ -9,29 +9,33 @@ from frcnn_jax.config import OptimizerConfig
 from frcnn_jax.models.vgg16 import BLOCKS
 
 
-def make_schedule(config: OptimizerConfig) -> optax.Schedule:
-    """Makes the learning rate of each step: linear warm-up, then drops."""
-    drops = {step: config.decay_factor for step in config.boundaries}
-    schedule = optax.piecewise_constant_schedule(config.learning_rate, drops)
+def make_schedule(config: OptimizerConfig, batch_size: int) -> optax.Schedule:
+    """Makes the learning rate of each step: linear warm-up, then drops.
+
+    Args:
+      config: its boundaries in steps.
+      batch_size: images per update.
+    """
+    rate = config.learning_rate
+    if config.rate_batch_size is not None:
+        rate *= batch_size / config.rate_batch_size
+    boundaries = {step: config.decay_factor for step in config.boundaries}
+    drops = optax.piecewise_constant_schedule(rate, boundaries)
     if config.warmup_steps == 0:
-        return schedule
-
-    def warmed_up(step):
-        rise = (step + 1) / config.warmup_steps
-        return schedule(step) * jax.numpy.minimum(rise, 1.0)
-
-    return warmed_up
+        return drops
+    # The first step learns already, at a share of 1 / warmup_steps.
+    rise = optax.linear_schedule(1 / config.warmup_steps, 1.0, config.warmup_steps - 1)
+    return lambda step: drops(step) * rise(step)
 
 
 def make_optimizer(
-    config: OptimizerConfig, frozen_blocks: int
+    config: OptimizerConfig, schedule: optax.Schedule, frozen_blocks: int
 ) -> optax.GradientTransformation:
     """Makes the optimiser of a detector's parameters.
 
     Kernels decay; biases do not, and learn `bias_rate_factor` times as fast; the first
     `frozen_blocks` blocks of VGG16 stay as they are.
     """
-    schedule = make_schedule(config)
 
     def bias_schedule(step):
         return config.bias_rate_factor * schedule(step)

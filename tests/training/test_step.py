@@ -5,22 +5,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from frcnn_jax import parallel
 from frcnn_jax.config import OptimizerConfig
-from frcnn_jax.training.optimizer import make_optimizer
-from frcnn_jax.training.step import TrainState, init_detector, make_train_step
+from frcnn_jax.training.step import init_detector, make_state, make_train_step
 from tests import tiny
+
+EMA_DECAY = 0.75
 
 
 @pytest.fixture(scope="module")
 def detector():
     graphdef, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
-    optimizer = make_optimizer(OptimizerConfig(name="adam"), frozen_blocks=0)
+    optimizer = tiny.make_optimizer(OptimizerConfig(name="adam"))
+    mesh = parallel.make_mesh()
 
-    def new_state():
+    def new_state(seed=0):
         copy = jax.tree.map(jnp.copy, params)  # the step takes its argument's memory
-        return TrainState(jnp.int32(0), copy, optimizer.init(copy))
+        state = make_state(copy, optimizer, seed, has_ema=True)
+        return parallel.replicate(state, mesh)
 
-    return make_train_step(graphdef, optimizer), new_state
+    return (
+        make_train_step(graphdef, optimizer, mesh, ema_decay=EMA_DECAY),
+        new_state,
+    )
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return parallel.divide(tiny.first_batch(), parallel.make_mesh())
 
 
 @pytest.fixture
@@ -37,46 +49,102 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_one_image_can_be_learned_by_heart(detector):
-    train_step, new_state = detector
-    state, key = new_state(), jax.random.key(0)
-    batch = tiny.first_batch()
-    losses = []
-    for _ in range(60):
-        state, metrics = train_step(state, key, batch)
-        losses.append(float(metrics["loss"]))
-    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
-    assert int(state.step) == 60
-
-
-def test_same_key_and_step_give_the_same_bits(detector):
-    train_step, new_state = detector
-    batch, key = tiny.first_batch(), jax.random.key(3)
-    first, _ = train_step(new_state(), key, batch)
-    second, _ = train_step(new_state(), key, batch)
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+def assert_equal(tree, other):
+    assert jax.tree.structure(tree) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_randomness_changes_with_the_step(detector):
+def test_one_image_can_be_learned_by_heart(detector, batch):
     train_step, new_state = detector
-    batch, key = tiny.first_batch(), jax.random.key(3)
-    _, first = train_step(new_state(), key, batch)
-    _, later = train_step(new_state()._replace(step=jnp.int32(1)), key, batch)
-    assert float(first["loss"]) != float(later["loss"])
+    state = new_state()
+    losses = []
+    for _ in range(60):
+        state, metrics = train_step(state, batch)
+        losses.append(float(metrics.losses.total.mean()))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    assert int(state.step) == 60
+    assert int(state.num_bad_steps) == 0
+
+
+def test_same_key_and_step_give_the_same_bits(detector, batch):
+    train_step, new_state = detector
+    first, _ = train_step(new_state(3), batch)
+    second, _ = train_step(new_state(3), batch)
+    keys = [state.key for state in (first, second)]
+    assert_equal(*map(jax.random.key_data, keys))
+    assert_equal(first._replace(key=0), second._replace(key=0))
+
+
+def test_randomness_changes_with_the_step_and_with_the_key(detector, batch):
+    train_step, new_state = detector
+    totals = {
+        float(train_step(state, batch)[1].losses.total.sum())
+        for state in (
+            new_state(),
+            new_state()._replace(step=jnp.int32(1)),
+            new_state(1),
+        )
+    }
+    assert len(totals) == 3
+
+
+def test_moving_mean_follows_the_parameters(detector, batch):
+    train_step, new_state = detector
+    before = jax.device_get(new_state().params)
+    after, _ = train_step(new_state(), batch)
+    expected = jax.tree.map(
+        lambda old, new: EMA_DECAY * old + (1 - EMA_DECAY) * new, before, after.params
+    )
+    for a, b in zip(jax.tree.leaves(after.ema), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_step_that_is_not_finite_changes_nothing_and_is_counted(detector, batch):
+    train_step, new_state = detector
+    # A label beyond the classes: its class score does not exist.
+    bad = batch._replace(labels=batch.labels.at[1].set(10**6))
+    before = jax.device_get(new_state()._replace(key=0))
+    after, metrics = train_step(new_state(), bad)
+    assert not metrics.is_good
+    finite = np.isfinite(metrics.losses.roi_classification_loss)
+    np.testing.assert_array_equal(finite, [True, False])
+    assert np.isfinite(metrics.losses.rpn_classification_loss).all()
+    assert_equal(after.params, before.params)
+    assert_equal(after.opt_state, before.opt_state)
+    assert_equal(after.ema, before.ema)
+    assert int(after.step) == 1
+    assert int(after.num_bad_steps) == 1
+    # And training goes on.
+    after, metrics = train_step(after, batch)
+    assert metrics.is_good
+    assert int(after.num_bad_steps) == 1
+
+
+def test_filler_of_a_batch_has_no_part(detector, batch):
+    train_step, new_state = detector
+    half = batch._replace(image_mask=jnp.array([True, False]))
+    twice = jax.tree.map(lambda x: jnp.repeat(x[:1], 2, axis=0), batch)
+    filled, metrics = train_step(new_state(), half)
+    alone, _ = train_step(new_state(), twice)
+    np.testing.assert_array_equal(metrics.image_mask, [True, False])
+    for a, b in zip(
+        jax.tree.leaves(filled.params), jax.tree.leaves(alone.params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_one_canvas_compiles_once_and_nothing_comes_back_to_the_host(
     detector, compilations
 ):
     train_step, new_state = detector
-    state, key = new_state(), jax.random.key(0)
-    batches = [jax.device_put(tiny.first_batch(2, (64, 64))) for _ in range(3)]
-    state, _ = train_step(state, key, batches[0])
+    state, mesh = new_state(), parallel.make_mesh()
+    batches = [parallel.divide(tiny.first_batch(2), mesh) for _ in range(3)]
+    state, _ = train_step(state, batches[0])
     compilations.clear()
     with jax.transfer_guard("disallow"):
         for batch in batches:
-            state, _ = train_step(state, key, batch)
+            state, _ = train_step(state, batch)
     assert not compilations
-    train_step(state, key, tiny.first_batch(2, (64, 80)))
+    train_step(state, parallel.divide(tiny.first_batch(2, (64, 80)), mesh))
     assert len(compilations) == 1

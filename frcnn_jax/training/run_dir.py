@@ -1,0 +1,90 @@
+"""The run directory: which config it belongs to, and who may go on with it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax import parallel
+from frcnn_jax.config import Config, DistributedConfig, ResumeConfig
+from frcnn_jax.config_files import config_from_dict, read_config, save_config
+from frcnn_jax.errors import UserError
+
+# Where and how a run is made, which changes nothing in it.
+_NOT_COMPARED = ("work_dir", "compilation_cache", "resume", "distributed")
+_COLORS = ("channel_order", "pixel_mean", "pixel_std")
+
+
+def find_run(config: Config) -> Config | None:
+    """Returns the config of the run that the run directory holds; None without one.
+
+    That is the given one, with the preprocessing that the run settled on.
+
+    Raises:
+      UserError: if that run has another config, which `resume.allow_changes` permits.
+    """
+    path = Path(config.work_dir) / "config.json"
+    if not path.exists():
+        return None
+    there = read_config(path)
+    if config.model.channel_order is None:
+        colors = {name: getattr(there.model, name) for name in _COLORS}
+        model = dataclasses.replace(config.model, **colors)
+        config = dataclasses.replace(config, model=model)
+    changes = _differences(dataclasses.asdict(there), dataclasses.asdict(config))
+    if changes and not config.resume.allow_changes:
+        raise UserError(
+            f"{config.work_dir} holds a run of another config "
+            f"({', '.join(changes)}); choose another --work-dir, or go on with the "
+            "changes by --resume.allow-changes"
+        )
+    return config
+
+
+def write_config(config: Config) -> None:
+    """Makes the run directory, if need be, and stores the config there."""
+    work_dir = Path(config.work_dir)
+    config = dataclasses.replace(
+        config, resume=ResumeConfig(), distributed=DistributedConfig()
+    )
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        if parallel.is_first():
+            save_config(config, work_dir / "config.json")
+    except OSError as error:
+        raise UserError(f"--work-dir {work_dir}: {error.strerror}") from None
+
+
+def check_processes(config: Config) -> None:
+    """Checks that every process has the same config.
+
+    Raises:
+      UserError: in every process, if one has another than process 0.
+    """
+    first = config_from_dict(
+        json.loads(parallel.from_first(json.dumps(dataclasses.asdict(config)))),
+        where="process 0",
+    )
+    changes = _differences(dataclasses.asdict(first), dataclasses.asdict(config))
+    differs = parallel.gather(bool(changes))
+    if differs.any():
+        names = ", ".join(str(index) for index, other in enumerate(differs) if other)
+        listed = f" ({', '.join(changes)})" if changes else ""
+        raise UserError(
+            f"process {names} has another config than process 0{listed}, expected "
+            "the same command for all"
+        )
+
+
+def _differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+) -> list[str]:
+    changes = []
+    for name, value in new.items():
+        if f"{prefix}{name}" in _NOT_COMPARED:
+            continue
+        if isinstance(value, dict):
+            changes += _differences(old[name], value, f"{prefix}{name}.")
+        elif old[name] != value:
+            changes.append(f"{prefix}{name}: {old[name]} there, {value} now")
+    return changes
