@@ -18,7 +18,7 @@ def get_config() -> Config:
             test_split="test",
             shorter_side=300,
             longer_side=400,
-            canvas=(300, 400),
+            canvases=((300, 400),),
         ),
         model=ModelConfig(anchor_scales=(2.0, 4.0, 8.0)),
     )

@@ -22,7 +22,7 @@ def get_config() -> Config:
             root="data/VOC2007",
             shorter_side=800,
             longer_side=800,
-            canvas=(800, 800),
+            canvases=((800, 800),),
         ),
         model=ModelConfig(
             frozen_blocks=0,

@@ -32,7 +32,7 @@ def get_config() -> Config:
             shapes_size=(96, 96),
             shorter_side=96,
             longer_side=96,
-            canvas=(96, 96),
+            canvases=((96, 96),),
             max_objects=8,
         ),
         model=ModelConfig(

@@ -2,32 +2,13 @@
 
 70,000 updates on one image each, trained on trainval and evaluated on test. It reaches
 that figure from ImageNet's VGG16 only: give `--model.pretrained`.
+
+Its three canvases, the defaults, have 0.55 million pixels an image on VOC 2007, where a
+single one of 1008 x 1008 would have 1.02 and the images themselves have 0.50.
 """
 
 from frcnn_jax.config import Config, DataConfig, OptimizerConfig
-
-CLASS_NAMES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
+from frcnn_jax.data.sources.voc import VOC_CLASS_NAMES
 
 
 def get_config() -> Config:
@@ -39,7 +20,7 @@ def get_config() -> Config:
             root="data/VOC2007",
             train_split="trainval",
             test_split="test",
-            class_names=CLASS_NAMES,
+            class_names=VOC_CLASS_NAMES,
         ),
         optimizer=OptimizerConfig(boundaries=(50_000,)),
     )

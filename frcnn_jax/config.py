@@ -46,11 +46,12 @@ class DataConfig:
     source: Literal["voc", "tfds", "shapes"] = "voc"
     """A VOC-format folder, a prepared TensorFlow Datasets builder, or drawn shapes."""
     root: str = ""
-    """The VOC-format folder, or the TFDS data directory (empty: TFDS's default)."""
+    """The VOC-format folder, or the one that holds several; for TFDS the data directory
+    (empty: its default)."""
     name: str = "voc/2007"
     """TFDS builder name (source tfds only)."""
     train_split: str = "trainval"
-    """Split to train on."""
+    """Split to train on; of several VOC folders VOC2007/trainval+VOC2012/trainval."""
     validation_split: str = ""
     """Split that every checkpoint is validated on; none if empty."""
     test_split: str = "test"
@@ -69,8 +70,9 @@ class DataConfig:
     """Images are resized to this shorter side, in pixels ..."""
     longer_side: int = 1000
     """... unless the longer side would exceed this."""
-    canvas: tuple[int, int] = (1008, 1008)
-    """Height and width every image is padded to, in pixels."""
+    canvases: tuple[tuple[int, int], ...] = ((608, 800), (608, 1008), (1008, 608))
+    """Sizes (height, width) that images are padded to, in pixels; each image takes
+    the smallest it fits into."""
     max_objects: int = 64
     """Slots for objects per image; more in an image is an error."""
     flip_probability: float = 0.5
@@ -90,11 +92,22 @@ class DataConfig:
             self.longer_side,
             f"at least data.shorter_side, {self.shorter_side}",
         )
+        self._check_canvases()
+
+    def _check_canvases(self) -> None:
+        name, canvases = "data.canvases", self.canvases
+        pairs = canvases and all(
+            isinstance(canvas, tuple) and len(canvas) == 2 and min(canvas) > 0
+            for canvas in canvases
+        )
+        _check(pairs, name, canvases, "pairs of positive numbers")
         _check(
-            min(self.canvas) >= self.shorter_side
-            and max(self.canvas) >= self.longer_side,
-            "data.canvas",
-            self.canvas,
+            any(
+                min(canvas) >= self.shorter_side and max(canvas) >= self.longer_side
+                for canvas in canvases
+            ),
+            name,
+            canvases,
             f"room for images of {self.shorter_side} x {self.longer_side} pixels "
             "(data.shorter_side x data.longer_side)",
         )

@@ -85,9 +85,9 @@ def config_from_dict(values: dict[str, Any], *, where: str) -> Config:
     Raises:
       UserError: for an unknown field, a wrong type or an impossible value.
     """
-    options = dacite.Config(strict=True, cast=[tuple])
     try:
-        return dacite.from_dict(Config, values, options)
+        # Not dacite's cast: on a number in place of a tuple it names no field.
+        return dacite.from_dict(Config, _tuples(values), dacite.Config(strict=True))
     except (dacite.DaciteError, UserError) as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -108,6 +108,15 @@ def read_config(path: Path) -> Config:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from None
     return config_from_dict(values, where=str(path))
+
+
+def _tuples(value: Any) -> Any:
+    """Turns lists into tuples, at any depth."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(map(_tuples, value))
+    return value
 
 
 def _first_paragraph(text: str) -> str:

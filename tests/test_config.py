@@ -20,6 +20,7 @@ from frcnn_jax.config_files import (
     read_config,
     save_config,
 )
+from frcnn_jax.data import transforms
 from frcnn_jax.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -34,7 +35,7 @@ def test_shipped_config_survives_json(path, tmp_path):
 
 def test_notebook_config_has_the_notebooks_numbers():
     config = load_config(CONFIGS[0].with_name("notebook.py"))
-    assert config.data.canvas == (800, 800)
+    assert config.data.canvases == ((800, 800),)
     assert config.model.losses.localization_weight == 10
     assert config.model.losses.normalizer == "positives"
     assert config.model.activation == "none"
@@ -52,16 +53,46 @@ def test_recipe_has_the_published_numbers():
     assert len(config.data.class_names) == 20
 
 
+def test_recipe_on_both_years_differs_in_data_and_schedule_only():
+    single, both = (
+        load_config(CONFIGS[0].with_name(name))
+        for name in ("voc07_vgg16.py", "voc0712_vgg16.py")
+    )
+    assert (both.num_steps, both.optimizer.boundaries) == (110_000, (80_000,))
+    assert both.data.train_split == "VOC2007/trainval+VOC2012/trainval"
+    assert both.data.test_split == "VOC2007/test"
+    places = ("root", "train_split", "test_split")
+    changes = {name: getattr(single.data, name) for name in places}
+    assert dataclasses.replace(both.data, **changes) == single.data
+    assert both.model == single.model
+
+
+def test_default_canvases_hold_every_aspect_ratio_in_whole_cells():
+    config = DataConfig()
+    assert all(side % 16 == 0 for canvas in config.canvases for side in canvas)
+    sides = {"shorter_side": config.shorter_side, "longer_side": config.longer_side}
+    for longer in range(100, 1000):
+        for size in ((100, longer), (longer, 100)):
+            fitted = transforms.fit(size, **sides)
+            assert transforms.choose_canvas(fitted, config.canvases) is not None
+
+
 def test_command_line_overrides_nested_fields():
     config = override_config(
         Config(),
-        ["--optimizer.learning-rate", "5e-4", "--data.canvas", "1100", "1200"],
+        ["--optimizer.learning-rate", "5e-4", "--data.canvases", "1100", "1200"],
         "train.py",
     )
     assert config.optimizer.learning_rate == 5e-4
-    assert config.data.canvas == (1100, 1200)
+    assert config.data.canvases == ((1100, 1200),)
     assert config.seed == Config().seed
     assert config.model == ModelConfig()
+
+
+def test_command_line_takes_canvases_as_a_flat_list_of_sides():
+    arguments = ["--data.canvases", "608", "1008", "1008", "608"]
+    config = override_config(Config(), arguments, "train.py")
+    assert config.data.canvases == ((608, 1008), (1008, 608))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +100,8 @@ def test_command_line_overrides_nested_fields():
     [
         ("--nonsense 1", "--nonsense"),
         ("--seed x", "--seed"),
-        ("--data.canvas 3", "--data.canvas"),
+        ("--data.canvases 3", "--data.canvases"),
+        ("--data.canvases 608 1008 1008", "--data.canvases"),
         ("--model.activation tanh", "tanh"),
         ("--optimizer.learning-rate -1", "optimizer.learning_rate is -1.0"),
     ],
@@ -108,7 +140,13 @@ def test_every_field_has_a_help_text():
         (lambda: ModelConfig(dropout=1.0), "model.dropout is 1.0"),
         (lambda: ModelConfig(channel_order="BGR"), "pixel_std is ('BGR', None, None)"),
         (lambda: ModelConfig(frozen_blocks=6), "model.frozen_blocks is 6"),
-        (lambda: DataConfig(canvas=(600, 900)), "data.canvas is (600, 900)"),
+        (
+            lambda: DataConfig(canvases=((600, 900), (990, 990))),
+            "data.canvases is ((600, 900), (990, 990))",
+        ),
+        (lambda: DataConfig(canvases=(99, 9)), "data.canvases is (99, 9)"),
+        (lambda: DataConfig(canvases=()), "data.canvases is ()"),
+        (lambda: DataConfig(canvases=((0, 9),)), "data.canvases is ((0, 9),)"),
         (lambda: DataConfig(longer_side=500), "data.longer_side is 500"),
         (lambda: DataConfig(flip_probability=2.0), "data.flip_probability is 2"),
         (lambda: ProposalConfig(iou_threshold=1.0), "proposals.iou_threshold is 1"),
@@ -128,7 +166,9 @@ def test_impossible_value_names_field_and_value(make, message):
         ({"sed": 1}, "sed"),
         ({"optimizer": {"lr": 1.0}}, "lr"),
         ({"seed": "1"}, "seed"),
-        ({"data": {"canvas": [1, 2, 3]}}, "data.canvas"),
+        ({"data": {"canvases": [1008, 1008]}}, "data.canvases"),
+        ({"data": {"canvases": [[1, 2, 3]]}}, "data.canvases"),
+        ({"data": {"canvases": [["608", 1008]]}}, "data.canvases"),
     ],
 )
 def test_json_with_unknown_field_or_wrong_type_is_refused(values, message, tmp_path):
@@ -137,6 +177,13 @@ def test_json_with_unknown_field_or_wrong_type_is_refused(values, message, tmp_p
     with pytest.raises(UserError, match=message) as error:
         read_config(path)
     assert str(path) in str(error.value)
+
+
+def test_lists_stand_for_tuples_also_within_them():
+    config = config_from_dict(
+        {"data": {"canvases": [[608, 1008], [1008, 608]]}}, where="here"
+    )
+    assert config.data.canvases == ((608, 1008), (1008, 608))
 
 
 def test_integers_stand_for_floats():

@@ -54,7 +54,7 @@ DATA = DataConfig(
     shapes_size=(56, 64),
     shorter_side=56,
     longer_side=64,
-    canvas=(64, 64),
+    canvases=((64, 64),),
     max_objects=6,
 )
 
@@ -102,9 +102,9 @@ def parameter_shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
     return pretrained.parameter_shapes(params)
 
 
-def first_batch(batch_size: int = 2, canvas: tuple[int, int] = DATA.canvas) -> Batch:
+def first_batch(batch_size: int = 2, canvas: tuple[int, int] = (64, 64)) -> Batch:
     """The first images of the drawn training set."""
-    data = dataclasses.replace(DATA, canvas=canvas)
+    data = dataclasses.replace(DATA, canvases=(canvas,))
     source = open_source(data, "train")
     options = pipeline.options(data)
     return next(pipeline.evaluation_batches(source, batch_size=batch_size, **options))

@@ -4,6 +4,9 @@ Images are [H, W, 3] uint8. Boxes are [N, 4] float32 `(y_min, x_min, y_max, x_ma
 pixels, max edge exclusive. Sizes are (height, width).
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -68,6 +71,31 @@ def flip_horizontally(
     y_min, x_min, y_max, x_max = boxes.T
     width = np.float32(image.shape[1])
     return image[:, ::-1], np.stack([y_min, width - x_max, y_max, width - x_min], 1)
+
+
+def choose_canvas(
+    image_size: tuple[int, int], canvases: Sequence[tuple[int, int]]
+) -> int | None:
+    """Chooses the canvas of the smallest area that an image fits into.
+
+    Args:
+      image_size: (height, width) of the resized image.
+      canvases: (height, width) of each canvas.
+
+    Returns:
+      Its index, the first on ties; None where the image fits into no canvas.
+
+    Example:
+      >>> choose_canvas((600, 450), [(608, 1008), (1008, 608), (608, 608)])
+      2
+    """
+    height, width = image_size
+    fitting = [
+        index
+        for index, canvas in enumerate(canvases)
+        if height <= canvas[0] and width <= canvas[1]
+    ]
+    return min(fitting, key=lambda index: math.prod(canvases[index]), default=None)
 
 
 def pad_to(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:

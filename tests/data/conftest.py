@@ -11,11 +11,11 @@ from PIL import Image
 class VOCFolder:
     """Writes a data set in VOC format, one image at a time."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, *, exist_ok: bool = False):
         """Makes the folders."""
         self.root = root
         for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-            (root / folder).mkdir(parents=True)
+            (root / folder).mkdir(parents=True, exist_ok=exist_ok)
 
     def annotation(self, image_id: str) -> Path:
         return self.root / "Annotations" / f"{image_id}.xml"

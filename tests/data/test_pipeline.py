@@ -5,21 +5,39 @@ import itertools
 import numpy as np
 import pytest
 
-from frcnn_jax.data.pipeline import evaluation_batches, train_batches
+from frcnn_jax.data.pipeline import (
+    evaluation_batches,
+    fingerprint,
+    steps_per_epoch,
+    train_batches,
+)
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
+from tests.data.conftest import voc_object
+from tests.data.sized import SizedSource
 
 NUM_IMAGES = 10
 GEOMETRY = {
     "batch_size": 4,
     "shorter_side": 48,
     "longer_side": 64,
-    "canvas": (64, 80),
+    "canvases": ((64, 80),),
     "max_objects": 4,
 }
 TRAINING = {**GEOMETRY, "flip_probability": 0.5, "seed": 0}
+
+# For images of three aspect ratios: 11 wide ones, 6 tall ones and 2 squares.
+SIZES = [(12, 24), (24, 12), (12, 24)] * 5 + [(16, 16), (12, 24), (24, 12), (16, 16)]
+MIXED = {
+    "batch_size": 4,
+    "shorter_side": 12,
+    "longer_side": 24,
+    "canvases": ((12, 24), (24, 12), (16, 16)),
+    "max_objects": 1,
+}
+MIXED_TRAINING = {**MIXED, "flip_probability": 0.5, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +45,11 @@ def shapes():
     return ShapesSource(
         num_images=NUM_IMAGES, image_size=(40, 50), seed=0, split="train"
     )
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    return SizedSource(SIZES)
 
 
 def take(batches, count):
@@ -99,13 +122,38 @@ def test_difficult_objects_are_not_in_a_batch(voc_folder, voc_object):
     np.testing.assert_array_equal(batch.box_mask, [[True, False, False, False]])
 
 
-def test_every_epoch_has_each_image_once_in_another_order(shapes):
-    batches = take(train_batches(shapes, **TRAINING), 15)
-    order = np.concatenate([batch.indices for batch in batches])
-    epochs = order.reshape(6, NUM_IMAGES)  # Batches of 4 straddle epochs of 10.
+def test_every_epoch_has_each_image_once_in_another_order(mixed):
+    assert steps_per_epoch(mixed, **MIXED) == 3 + 2 + 1
+    batches = take(train_batches(mixed, **MIXED_TRAINING), 5 * 6)
+    epochs = [
+        np.concatenate([b.indices[b.image_mask] for b in batches[start : start + 6]])
+        for start in range(0, 30, 6)
+    ]
     for epoch in epochs:
-        assert sorted(epoch) == list(range(NUM_IMAGES))
-    assert len({tuple(epoch) for epoch in epochs}) == 6
+        assert sorted(epoch) == list(range(19))
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+
+
+def test_the_images_of_a_batch_share_the_smallest_canvas_they_fit_into(mixed):
+    wide, tall, square = (12, 24), (24, 12), (16, 16)
+    seen = []
+    for batch in take(train_batches(mixed, **MIXED_TRAINING), 6):
+        assert len(batch.images) == 4
+        for index, size in zip(batch.indices, batch.image_sizes, strict=True):
+            # A square of 16 pixels becomes one of 12, as the shorter side is 12.
+            assert tuple(size) == ((12, 12) if SIZES[index] == square else SIZES[index])
+        seen.append(batch.images.shape[1:3])
+    assert sorted(seen) == sorted([wide] * 3 + [tall] * 2 + [square])
+
+
+def test_filler_in_training_repeats_images_of_its_canvas(mixed):
+    for batch in take(train_batches(mixed, **MIXED_TRAINING), 6):
+        if not batch.image_mask.all():
+            (masked,) = np.nonzero(~batch.image_mask)
+            assert masked[0] > 0
+            assert {SIZES[i] for i in batch.indices[masked]} == {
+                SIZES[i] for i in batch.indices[batch.image_mask]
+            }
 
 
 def test_the_seed_decides_the_order(shapes):
@@ -156,19 +204,65 @@ def test_flip_probability_0_never_and_1_always_flips(shapes, probability):
                 assert same == (probability == 0.0)
 
 
-@pytest.mark.parametrize("start_step", [1, 7])
-def test_a_resumed_run_sees_the_batches_of_the_uninterrupted_one(shapes, start_step):
-    uninterrupted = take(train_batches(shapes, **TRAINING), 10)
-    resumed = take(
-        train_batches(shapes, **TRAINING, start_step=start_step), 10 - start_step
-    )
-    assert_same(resumed, uninterrupted[start_step:])
+def test_a_run_resumed_at_any_step_sees_the_batches_of_the_uninterrupted_one(mixed):
+    uninterrupted = take(train_batches(mixed, **MIXED_TRAINING), 16)
+    for start_step in range(16):  # Epochs begin at 0, 6 and 12.
+        resumed = train_batches(mixed, **MIXED_TRAINING, start_step=start_step)
+        assert_same(take(resumed, 16 - start_step), uninterrupted[start_step:])
 
 
-def test_worker_processes_change_nothing_also_on_resume(shapes):
-    expected = take(train_batches(shapes, **TRAINING), 7)
-    workers = train_batches(shapes, **TRAINING, start_step=2, num_workers=2)
-    batches = take(workers, 5)
+def test_a_late_epoch_is_reached_without_reading_the_earlier_ones(mixed, monkeypatch):
+    read = []
+    read_image = SizedSource.read_image
+
+    def spy(source, index):
+        read.append(index)
+        return read_image(source, index)
+
+    monkeypatch.setattr(SizedSource, "read_image", spy)
+    take(train_batches(mixed, **MIXED_TRAINING, start_step=10**9), 1)
+    assert len(read) < 50  # What the threads read ahead.
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_shares_of_two_processes_are_the_batches_of_one(mixed, num_workers):
+    options = {**MIXED_TRAINING, "num_workers": num_workers, "start_step": 3}
+    expected = take(train_batches(mixed, **options), 8)
+    shares = [
+        take(train_batches(mixed, **options, process_index=index, process_count=2), 8)
+        for index in range(2)
+    ]
+    assert_same(concatenate(shares), expected)
+
+
+def test_the_shares_of_an_evaluation_are_the_batches_of_one(mixed):
+    shares = [
+        list(evaluation_batches(mixed, **MIXED, process_index=index, process_count=4))
+        for index in range(4)
+    ]
+    assert all(len(batch.images) == 1 for share in shares for batch in share)
+    assert_same(concatenate(shares), list(evaluation_batches(mixed, **MIXED)))
+
+
+def concatenate(shares):
+    """Puts the shares of each batch together."""
+    return [
+        Batch(*map(np.concatenate, zip(*batches, strict=True)))
+        for batches in zip(*shares, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("batches", [train_batches, evaluation_batches])
+def test_a_batch_that_cannot_be_shared_equally_is_refused(mixed, batches):
+    options = MIXED_TRAINING if batches is train_batches else MIXED
+    with pytest.raises(UserError, match=r"batch_size is 4, .* 3 processes"):
+        batches(mixed, **options, process_index=0, process_count=3)
+
+
+def test_worker_processes_change_nothing_also_on_resume(mixed):
+    expected = take(train_batches(mixed, **MIXED_TRAINING), 15)
+    workers = train_batches(mixed, **MIXED_TRAINING, start_step=2, num_workers=2)
+    batches = take(workers, 13)
     assert_same(batches, expected[2:])
     assert all(type(array) is np.ndarray for batch in batches for array in batch)
 
@@ -186,6 +280,16 @@ def test_evaluation_fills_a_batch_larger_than_the_data_set(shapes):
     (batch,) = evaluation_batches(shapes, **{**GEOMETRY, "batch_size": 16})
     assert batch.images.shape[0] == 16
     assert batch.image_mask.sum() == NUM_IMAGES
+
+
+def test_evaluation_goes_canvas_by_canvas_in_order(mixed):
+    batches = list(evaluation_batches(mixed, **MIXED))
+    assert [b.images.shape[1:3] for b in batches] == (
+        [(12, 24)] * 3 + [(24, 12)] * 2 + [(16, 16)]
+    )
+    order = np.concatenate([batch.indices[batch.image_mask] for batch in batches])
+    expected = sorted(range(19), key=lambda i: MIXED["canvases"].index(SIZES[i]))
+    np.testing.assert_array_equal(order, expected)
 
 
 def test_evaluation_with_a_worker_equals_evaluation_without(shapes):
@@ -206,8 +310,8 @@ def test_images_of_different_sizes_share_a_canvas(voc_folder, voc_object):
 
 
 def test_an_image_larger_than_the_canvas_is_refused_at_once(shapes):
-    options = {**TRAINING, "canvas": (48, 59)}
-    message = r"image train-000000 is 48x60 .* canvas is 48x59"
+    options = {**TRAINING, "canvases": ((48, 59), (60, 48))}
+    message = r"image train-000000 is 48x60 .* canvases is 48x59, 60x48"
     with pytest.raises(UserError, match=message):
         train_batches(shapes, **options)
 
@@ -221,6 +325,31 @@ def test_an_empty_data_set_is_refused():
     empty = ShapesSource(num_images=0, image_size=(40, 50), seed=0, split="train")
     with pytest.raises(UserError, match="no images"):
         train_batches(empty, **TRAINING)
+
+
+def test_the_fingerprint_changes_with_any_annotation_and_nothing_else(voc_folder):
+    def annotate(*objects, size=(60, 80), name="a"):
+        voc_folder.add(name, objects, size=size)
+        voc_folder.split("all", [name])
+        source = VOCSource(voc_folder.root, "all", class_names=("x", "y"))
+        return fingerprint(source)
+
+    plain = voc_object("x", 1, 1, 9, 9)
+    same = annotate(plain), annotate(plain)
+    assert same[0] == same[1]
+    assert len(same[0]) == 16
+    int(same[0], 16)
+    others = [
+        annotate(),
+        annotate(plain, plain),
+        annotate(voc_object("y", 1, 1, 9, 9)),
+        annotate(voc_object("x", 1, 1, 9, 8)),
+        annotate(voc_object("x", 1, 1, 9, 9, "<difficult>1</difficult>")),
+        annotate(plain, size=(60, 81)),
+        annotate(plain, name="b"),
+    ]
+    renamed = VOCSource(voc_folder.root, "all", class_names=("x", "z"))
+    assert len({same[0], *others, fingerprint(renamed)}) == 9
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

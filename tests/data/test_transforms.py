@@ -85,6 +85,29 @@ def test_flip_accepts_no_boxes():
     assert boxes.shape == (0, 4)
 
 
+@pytest.mark.parametrize(
+    ("image_size", "expected"),
+    [
+        ((600, 800), 2),
+        ((600, 801), 0),
+        ((608, 1008), 0),
+        ((609, 600), 1),
+        ((1, 1), 2),
+        ((608, 608), 2),
+        ((609, 1000), None),
+        ((1009, 1), None),
+    ],
+)
+def test_an_image_takes_the_smallest_canvas_it_fits_into(image_size, expected):
+    canvases = ((608, 1008), (1008, 608), (608, 800))
+    assert transforms.choose_canvas(image_size, canvases) == expected
+
+
+def test_of_equal_canvases_an_image_takes_the_first():
+    assert transforms.choose_canvas((5, 5), ((99, 99), (8, 6), (6, 8))) == 1
+    assert transforms.choose_canvas((5, 5), ((99, 99), (6, 8), (8, 6))) == 1
+
+
 def test_pad_to_is_zero_outside_the_image():
     padded = transforms.pad_to(np.full((2, 3, 3), 7, np.uint8), (4, 5))
     assert padded.shape == (4, 5, 3)

@@ -9,6 +9,7 @@ from PIL import Image
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
+from tests.data.conftest import VOCFolder
 
 
 @pytest.fixture
@@ -216,12 +217,77 @@ def test_skip_broken_leaves_out_broken_images_and_names_them(pets, caplog):
     assert source.read_image(0).shape == (30, 40, 3)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage() == "left out 1 broken images: b.jpg"
+    assert record.getMessage() == "left out 1 broken images: b"
 
 
 def test_skip_broken_says_nothing_when_all_is_well(pets, caplog):
     assert len(VOCSource(pets.root, "train", skip_broken=True).annotations) == 2
     assert not caplog.records
+
+
+@pytest.fixture
+def years(tmp_path, voc_object):
+    """Two folders with an image of the same name, and classes of their own."""
+    root = tmp_path / "devkit"
+    first, second = VOCFolder(root / "VOC2007"), VOCFolder(root / "VOC2012")
+    first.add("1", [voc_object("cat", 1, 1, 9, 9)], size=(10, 20))
+    first.add("2", [voc_object("dog", 1, 1, 9, 9)], size=(30, 40))
+    first.split("trainval", ["2", "1"])
+    first.split("test", ["1"])
+    second.add("1", [voc_object("ant", 1, 1, 9, 9)], size=(50, 60))
+    second.split("trainval", ["1"])
+    return root
+
+
+def test_parts_of_several_folders_follow_each_other_with_unique_ids(years):
+    source = VOCSource(years, "VOC2007/trainval+VOC2012/trainval")
+    ids = [annotation.image_id for annotation in source.annotations]
+    assert ids == ["VOC2007/2", "VOC2007/1", "VOC2012/1"]
+    sizes = [annotation.image_size for annotation in source.annotations]
+    assert sizes == [(30, 40), (10, 20), (50, 60)]
+    assert [source.read_image(index).shape[:2] for index in range(3)] == sizes
+
+
+def test_classes_are_those_of_all_folders_of_the_split(years):
+    source = VOCSource(years, "VOC2007/trainval+VOC2012/trainval")
+    assert source.class_names == ("ant", "cat", "dog")
+    assert [int(a.labels[0]) for a in source.annotations] == [2, 1, 0]
+    assert VOCSource(years, "VOC2007/test").class_names == ("cat", "dog")
+
+
+def test_given_classes_decide_the_labels_of_all_folders(years):
+    names = ("dog", "cat", "ant")
+    split = "VOC2007/trainval+VOC2012/trainval"
+    source = VOCSource(years, split, class_names=names)
+    assert source.class_names == names
+    assert [int(a.labels[0]) for a in source.annotations] == [0, 1, 2]
+
+
+def test_parts_of_one_folder_keep_plain_ids(pets):
+    source = VOCSource(pets.root, "train+test")
+    assert [a.image_id for a in source.annotations] == ["b", "a", "c"]
+
+
+def test_broken_images_of_several_folders_are_told_apart(years, caplog):
+    VOCFolder(years / "VOC2012", exist_ok=True).truncate("1")
+    split = "VOC2007/trainval+VOC2012/trainval"
+    source = VOCSource(years, split, skip_broken=True)
+    assert len(source.annotations) == 2
+    assert caplog.messages == ["left out 1 broken images: VOC2012/1"]
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("VOC2007/trainval+VOC2007/test", r"test\.txt lists image VOC2007/1 more than"),
+        ("VOC2007/trainval+VOC2010/test", r"VOC2010 is not a folder"),
+        ("VOC2007/trainval+VOC2012/test", r"no file .*test\.txt; splits .* trainval"),
+        ("trainval", r"no file .*devkit/ImageSets/Main/trainval\.txt"),
+        ("VOC2007/trainval+", r"no file .*/\.txt"),
+    ],
+)
+def test_a_wrong_part_of_a_split_is_refused(years, split, message):
+    refuse(years, message, split)
 
 
 def test_bccd_reports_and_drops_exactly_its_two_empty_boxes(data_root, caplog):

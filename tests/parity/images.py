@@ -32,7 +32,7 @@ def padded_batch(data_root):
     data = dataclasses.replace(
         voc07_vgg16.get_config().data,
         root=str(data_root / "BCCD"),
-        canvas=(608, 1008),
+        canvases=((608, 1008),),
         class_names=None,
     )
     source = open_source(data, "train")

@@ -155,7 +155,7 @@ def test_partially_pretrained_start_uses_training_images(data_root, tmp_path):
         root=str(data_root / "BCCD"),
         shorter_side=96,
         longer_side=128,
-        canvas=(96, 128),
+        canvases=((96, 128),),
         max_objects=40,
     )
     model = dataclasses.replace(

@@ -1,0 +1,77 @@
+"""Worker processes that die, and errors that are the source's own."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from frcnn_jax.data.pipeline import evaluation_batches, train_batches
+from frcnn_jax.errors import UserError
+from tests.data.sized import SizedSource
+
+OPTIONS = {
+    "batch_size": 2,
+    "shorter_side": 8,
+    "longer_side": 8,
+    "canvases": ((8, 8),),
+    "max_objects": 1,
+}
+
+
+class FailingSource(SizedSource):
+    """A source with an error in its code."""
+
+    def read_image(self, index):
+        raise RuntimeError("bug in a source")
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_killed_worker_is_one_clear_line_within_seconds(num_workers):
+    others = set(multiprocessing.active_children())
+    batches = train_batches(
+        SizedSource([(8, 8)] * 5),
+        **OPTIONS,
+        flip_probability=0.5,
+        seed=0,
+        num_workers=num_workers,
+    )
+    next(batches)
+    workers = set(multiprocessing.active_children()) - others
+    assert len(workers) == num_workers
+    os.kill(workers.pop().pid, signal.SIGKILL)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"worker process died.*num_workers") as error:
+        list(itertools.islice(batches, 100))  # What was read before may still come.
+    assert time.monotonic() - start < 20.0
+    assert "\n" not in str(error.value)
+    assert not set(multiprocessing.active_children()) - others
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_runtime_error_of_the_source_stays_what_it_is(num_workers):
+    source = FailingSource([(8, 8)] * 2)
+    batches = evaluation_batches(source, **OPTIONS, num_workers=num_workers)
+    with pytest.raises(RuntimeError, match="bug in a source"):
+        next(batches)
+
+
+def test_closing_ends_the_workers():
+    others = set(multiprocessing.active_children())
+    source = SizedSource([(8, 8)] * 20)
+    batches = evaluation_batches(source, **OPTIONS, num_workers=1)
+    next(batches)
+    assert set(multiprocessing.active_children()) - others
+    batches.close()
+    assert not set(multiprocessing.active_children()) - others
+
+
+def test_letting_go_ends_the_workers():
+    others = set(multiprocessing.active_children())
+    source = SizedSource([(8, 8)] * 20)
+    batches = evaluation_batches(source, **OPTIONS, num_workers=1)
+    next(batches)
+    del batches
+    assert not set(multiprocessing.active_children()) - others
