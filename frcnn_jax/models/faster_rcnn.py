@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, UInt8
@@ -41,7 +42,7 @@ class Losses(NamedTuple):
     proposal_recall: Array  # [B] share of objects that a proposal meets with IoU >= 0.5
 
     @property
-    def total(self) -> Array:
+    def total(self) -> Array | np.ndarray:
         """The sum of the four losses, [B]."""
         return sum(self[:4])
 
