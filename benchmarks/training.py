@@ -73,8 +73,8 @@ def vgg16_cases(dtype: str) -> Iterator[Case]:
     cotangent = rng.normal(size=(1, HEIGHT // 16, WIDTH // 16, 512))
     cotangent = jnp.asarray(cotangent, dtype)
     sizes = np.array([[HEIGHT, WIDTH]], np.int32)
-    graphdef, params = nnx.split(VGG16(frozen_blocks=2, rngs=nnx.Rngs(0)))
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    model = VGG16(frozen_blocks=2, compute_dtype=dtype, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(model)
 
     def forward_backward(params, images, cotangent):
         features, pull_back = jax.vjp(

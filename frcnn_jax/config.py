@@ -258,6 +258,8 @@ class ModelConfig:
     """Subtracted from the colours, in channel_order, 0..255."""
     pixel_std: tuple[float, float, float] | None = None
     """The colours are then divided by these."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the layers compute in; parameters, losses, boxes and NMS are float32."""
     pretrained: str = ""
     """Weights to start from, a file or hf://OWNER/NAME (docs/weights.md); or random."""
     proposals: ProposalConfig = ProposalConfig()

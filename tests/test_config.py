@@ -95,6 +95,14 @@ def test_command_line_takes_canvases_as_a_flat_list_of_sides():
     assert config.data.canvases == ((608, 1008), (1008, 608))
 
 
+def test_compute_dtype_of_the_command_line_survives_json(tmp_path):
+    arguments = ["--model.compute-dtype", "bfloat16"]
+    config = override_config(Config(), arguments, "train.py")
+    assert config.model == ModelConfig(compute_dtype="bfloat16")
+    save_config(config, tmp_path / "config.json")
+    assert read_config(tmp_path / "config.json") == config
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -103,6 +111,7 @@ def test_command_line_takes_canvases_as_a_flat_list_of_sides():
         ("--data.canvases 3", "--data.canvases"),
         ("--data.canvases 608 1008 1008", "--data.canvases"),
         ("--model.activation tanh", "tanh"),
+        ("--model.compute-dtype float16", "float16"),
         ("--optimizer.learning-rate -1", "optimizer.learning_rate is -1.0"),
     ],
 )

@@ -38,7 +38,9 @@ class Losses(NamedTuple):
     roi_classification_loss: Array  # [B]
     roi_localization_loss: Array  # [B]
     num_positive_anchors: Array  # [B] int32, sampled anchors with an object
+    num_negative_anchors: Array  # [B] int32, sampled anchors of the background
     num_positive_rois: Array  # [B] int32, sampled proposals with an object
+    num_negative_rois: Array  # [B] int32, sampled proposals of the background
     proposal_recall: Array  # [B] share of objects that a proposal meets with IoU >= 0.5
 
     @property
@@ -68,6 +70,7 @@ class FasterRCNN(nnx.Module):
             width=config.width,
             frozen_blocks=config.frozen_blocks,
             kernel_init=kernel_inits[config.backbone_init],
+            compute_dtype=config.compute_dtype,
             rngs=rngs,
         )
         self.rpn = RPN(
@@ -75,6 +78,7 @@ class FasterRCNN(nnx.Module):
             config.rpn_channels,
             len(config.anchor_scales) * len(config.anchor_ratios),
             activation=activation,
+            compute_dtype=config.compute_dtype,
             rngs=rngs,
         )
         self.head = RoIHead(
@@ -83,6 +87,7 @@ class FasterRCNN(nnx.Module):
             num_classes,
             activation=activation,
             dropout=config.dropout,
+            compute_dtype=config.compute_dtype,
             rngs=rngs,
         )
 
@@ -150,7 +155,9 @@ class FasterRCNN(nnx.Module):
             *rpn_losses,
             *roi_losses,
             (anchor_targets.labels > 0).sum(axis=1),
+            (anchor_targets.labels == 0).sum(axis=1),
             (targets.labels > 0).sum(axis=1),
+            (targets.mask & (targets.labels == 0)).sum(axis=1),
             jax.vmap(_recall)(proposals, gt_boxes, gt_mask),
         )
 

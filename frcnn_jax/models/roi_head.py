@@ -1,12 +1,16 @@
 """The RoI head: fc6 and fc7 of VGG16, class scores and deltas per class."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Float, Key
+
+from frcnn_jax.models.precision import promote_products
 
 
 class RoIHead(nnx.Module):
@@ -20,6 +24,7 @@ class RoIHead(nnx.Module):
         *,
         activation: Callable[[Array], Array] = nnx.relu,
         dropout: float = 0.0,
+        compute_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         """Makes the layers; kernels normal, of deviation 0.01 and 0.001 for the deltas.
@@ -32,25 +37,25 @@ class RoIHead(nnx.Module):
           num_classes: L, classes of the data set, without the background.
           activation: after fc6 and fc7.
           dropout: rate after fc6 and fc7 in training.
+          compute_dtype: of fc6's and fc7's products; scores and deltas are float32.
           rngs: source of the initial values.
         """
         self.activation = activation
         self.dropout = dropout
-        he = nnx.initializers.he_normal()
-        self.fc6 = nnx.Linear(in_features, channels, kernel_init=he, rngs=rngs)
-        self.fc7 = nnx.Linear(channels, channels, kernel_init=he, rngs=rngs)
-        self.score = nnx.Linear(
-            channels,
-            num_classes + 1,
-            kernel_init=nnx.initializers.normal(0.01),
+        hidden = functools.partial(
+            nnx.Linear,
+            out_features=channels,
+            kernel_init=nnx.initializers.he_normal(),
+            dtype=compute_dtype,
+            promote_dtype=promote_products,
             rngs=rngs,
         )
-        self.delta = nnx.Linear(
-            channels,
-            (num_classes + 1) * 4,
-            kernel_init=nnx.initializers.normal(0.001),
-            rngs=rngs,
-        )
+        self.fc6 = hidden(in_features)
+        self.fc7 = hidden(channels)
+        output = functools.partial(nnx.Linear, channels, dtype=jnp.float32, rngs=rngs)
+        normal = nnx.initializers.normal
+        self.score = output(num_classes + 1, kernel_init=normal(0.01))
+        self.delta = output((num_classes + 1) * 4, kernel_init=normal(0.001))
 
     def __call__(
         self, pooled: Float[Array, "r p q c"], key: Key[Array, ""] | None = None

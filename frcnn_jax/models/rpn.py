@@ -1,12 +1,16 @@
 """The region proposal network: two scores and four deltas for every anchor."""
 
+import functools
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from frcnn_jax.models.conv import convolve
+from frcnn_jax.models.precision import promote_products
 
 
 class RPN(nnx.Module):
@@ -19,6 +23,7 @@ class RPN(nnx.Module):
         num_anchors: int,
         *,
         activation: Callable[[Array], Array] = nnx.relu,
+        compute_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         """Makes the layers: kernels normal with standard deviation 0.01, biases 0.
@@ -28,6 +33,8 @@ class RPN(nnx.Module):
           channels: channels of the 3 x 3 convolution.
           num_anchors: A, anchors per cell.
           activation: after the 3 x 3 convolution.
+          compute_dtype: of the 3 x 3 convolution's products. The scores are float32
+            always: in bfloat16 many would tie.
           rngs: source of the initial values.
         """
         init = nnx.initializers.normal(0.01)
@@ -37,15 +44,21 @@ class RPN(nnx.Module):
             channels,
             (3, 3),
             kernel_init=init,
+            dtype=compute_dtype,
+            promote_dtype=promote_products,
             conv_general_dilated=convolve,
             rngs=rngs,
         )
-        self.score = nnx.Conv(
-            channels, num_anchors * 2, (1, 1), kernel_init=init, rngs=rngs
+        output = functools.partial(
+            nnx.Conv,
+            channels,
+            kernel_size=(1, 1),
+            kernel_init=init,
+            dtype=jnp.float32,
+            rngs=rngs,
         )
-        self.delta = nnx.Conv(
-            channels, num_anchors * 4, (1, 1), kernel_init=init, rngs=rngs
-        )
+        self.score = output(num_anchors * 2)
+        self.delta = output(num_anchors * 4)
 
     def __call__(
         self, features: Float[Array, "b h w c"]

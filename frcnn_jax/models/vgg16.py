@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.models.conv import convolve
+from frcnn_jax.models.precision import promote_products
 
 STRIDE = 16
 
@@ -37,6 +39,7 @@ class VGG16(nnx.Module):
         width: float = 1.0,
         frozen_blocks: int = 0,
         kernel_init: Initializer = nnx.initializers.he_normal(),  # noqa: B008
+        compute_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         """Makes the layers; biases are 0.
@@ -46,9 +49,11 @@ class VGG16(nnx.Module):
           frozen_blocks: no gradient reaches this many blocks, from the first.
           kernel_init: initial kernels; `near_identity` if all 13 layers are to learn
             from scratch.
+          compute_dtype: of the products and the features.
           rngs: source of the initial values.
         """
         self.frozen_blocks = frozen_blocks
+        self.compute_dtype = compute_dtype
         channels = 3
         for block in BLOCKS:
             for name, full_channels in block:
@@ -58,6 +63,8 @@ class VGG16(nnx.Module):
                     out_channels,
                     (3, 3),
                     kernel_init=kernel_init,
+                    dtype=compute_dtype,
+                    promote_dtype=promote_products,
                     conv_general_dilated=convolve,
                     rngs=rngs,
                 )
@@ -83,7 +90,9 @@ class VGG16(nnx.Module):
             if index > 0:
                 x, sizes = downsample(x, sizes)
             for name, _ in block:
-                x = zero_outside(nnx.relu(getattr(self, name)(x)), sizes)
+                # The backward pass keeps what follows the cast.
+                x = getattr(self, name)(x).astype(self.compute_dtype)
+                x = zero_outside(nnx.relu(x), sizes)
             if index + 1 == self.frozen_blocks:
                 x = jax.lax.stop_gradient(x)  # also spares the backward pass
         return x, sizes

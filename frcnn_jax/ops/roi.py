@@ -146,11 +146,14 @@ def roi_align(
         )
         return weights.astype(features.dtype)
 
+    # The gradient of the features is a sum over the RoIs, added up in their type here.
+    wide = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+
     def align(roi):
         (height, width, _), (rows, columns) = features.shape, output_size
         weights_y = weights(roi[0], roi[2], rows, feature_size[0], height)
         weights_x = weights(roi[1], roi[3], columns, feature_size[1], width)
-        lines = jnp.einsum("ph,hwc->pwc", weights_y, features)
+        lines = jnp.einsum("ph,hwc->pwc", weights_y, wide.astype(features.dtype))
         # A copy of the weights for each line: the products then need no transposition.
         weights_x = jnp.broadcast_to(weights_x[None], (rows, columns, width))
         return jnp.einsum("pqw,pwc->pqc", weights_x, lines)

@@ -63,6 +63,18 @@ def test_losses_are_finite_and_of_every_image(detector):
     assert isinstance(losses, Losses)
     assert all(field.shape == (2,) for field in losses)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))
+    samples = losses.num_positive_anchors + losses.num_negative_anchors
+    np.testing.assert_array_equal(samples, tiny.MODEL.anchor_targets.num_samples)
+    samples = losses.num_positive_rois + losses.num_negative_rois
+    np.testing.assert_array_equal(samples, tiny.MODEL.proposal_targets.num_samples)
+    assert losses.num_negative_rois.dtype == jnp.int32
+    four = [
+        losses.rpn_classification_loss,
+        losses.rpn_localization_loss,
+        losses.roi_classification_loss,
+        losses.roi_localization_loss,
+    ]
+    np.testing.assert_array_equal(losses.total, sum(four))
     # An untrained softmax over seven classes.
     assert float(losses.roi_classification_loss.mean()) == pytest.approx(
         np.log(7), rel=0.2

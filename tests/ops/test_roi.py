@@ -270,6 +270,20 @@ def test_the_type_of_the_features_stays(features, rois, function):
     np.testing.assert_allclose(result, expected, rtol=0.02, atol=0.1)
 
 
+@pytest.mark.parametrize("function", [pool, align])
+def test_gradient_of_bfloat16_features_is_summed_in_float32(function):
+    # RoIs on one cell, 16 handled at once: to 256 bfloat16 cannot add 1, in any order.
+    rois = np.tile(np.array([[0.0, 0.0, 15.0, 15.0]], np.float32), (18 * 16, 1))
+    cotangent = np.zeros((18, 16), np.float32)
+    cotangent[:, 0] = [256.0] + 16 * [1.0] + [256.0]
+    cotangent = jnp.asarray(cotangent.reshape(-1, 1, 1, 1), jnp.bfloat16)
+    half = jnp.ones((1, 1, 1), jnp.bfloat16)
+    _, pull_back = jax.vjp(lambda x: function(x, rois, output_size=(1, 1)), half)
+    (gradient,) = pull_back(cotangent)
+    assert gradient.dtype == jnp.bfloat16
+    assert gradient.item() == 528.0
+
+
 @pytest.mark.parametrize(
     ("function", "eager"), [(pool, ops.roi_pool), (align, ops.roi_align)]
 )

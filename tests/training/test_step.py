@@ -1,5 +1,7 @@
 """The training step: what changes, what does not, and how often it compiles."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,8 @@ from tests import tiny
 EMA_DECAY = 0.75
 
 
-@pytest.fixture(scope="module")
-def detector():
-    graphdef, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
+def make_detector(model):
+    graphdef, params = init_detector(model, tiny.NUM_CLASSES, 0)
     optimizer = tiny.make_optimizer(OptimizerConfig(name="adam"))
     mesh = parallel.make_mesh()
 
@@ -28,6 +29,11 @@ def detector():
         make_train_step(graphdef, optimizer, mesh, ema_decay=EMA_DECAY),
         new_state,
     )
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return make_detector(tiny.MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +61,28 @@ def assert_equal(tree, other):
         np.testing.assert_array_equal(a, b)
 
 
-def test_one_image_can_be_learned_by_heart(detector, batch):
+def learn_by_heart(detector, batch, num_steps):
+    """Trains on one batch; returns the last state and the loss of each step."""
     train_step, new_state = detector
-    state = new_state()
-    losses = []
-    for _ in range(60):
+    state, losses = new_state(), []
+    for _ in range(num_steps):
         state, metrics = train_step(state, batch)
         losses.append(float(metrics.losses.total.mean()))
+    return state, losses
+
+
+def test_one_image_can_be_learned_by_heart(detector, batch):
+    state, losses = learn_by_heart(detector, batch, 60)
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     assert int(state.step) == 60
     assert int(state.num_bad_steps) == 0
+
+
+def test_one_image_can_be_learned_by_heart_in_bfloat16(batch):
+    model = dataclasses.replace(tiny.MODEL, compute_dtype="bfloat16")
+    state, losses = learn_by_heart(make_detector(model), batch, 40)
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
 
 
 def test_same_key_and_step_give_the_same_bits(detector, batch):
