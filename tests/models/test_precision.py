@@ -129,37 +129,38 @@ def test_random_layers_can_be_fitted_to_pretrained_ones(params):
 
 
 def test_losses_at_full_width_are_those_of_float32():
-    """Each loss is within 2 %, and so is their sum if each type chooses its proposals.
+    """Each loss of each picture is within 2 %, given the proposals of float32.
 
     Rounding makes near ties among the proposals come out differently, so that the head
-    is given other RoIs: a comparison of its losses would then be one of two samples.
-    For a loss of its own it is therefore given the proposals of float32. The anchors'
-    sample does not depend on the network at all.
+    is given other RoIs, and its losses on one picture are then those of another sample:
+    with 15 positives the localisation loss moved by 11 %. So only the mean of the sum
+    is compared with own proposals. The anchors' sample does not depend on the network.
     """
-    batch = on_device(one_picture(208, 304))
+    keys = jax.random.split(jax.random.key(7), 3)
+    batch = on_device(pictures(3, 208, 304))
     _, params = init_detector(ModelConfig(), tiny.NUM_CLASSES, 0)
 
     def compute(compute_dtype, proposals=None):
         config = ModelConfig(compute_dtype=compute_dtype)
         return jax.jit(
-            lambda params, proposals: losses(config, params, batch, KEYS, proposals)
+            lambda params, proposals: losses(config, params, batch, keys, proposals)
         )(params, proposals)
 
     expected, proposals = compute("float32")
     assert expected.num_positive_rois.min() > 0  # all four losses have something to say
     own, _ = compute("bfloat16")
     result, _ = compute("bfloat16", proposals)
-    np.testing.assert_allclose(own.total, expected.total, rtol=0.02)
+    np.testing.assert_allclose(own.total.mean(), expected.total.mean(), rtol=0.02)
     for name in expected._fields[:4]:
         value, other = getattr(result, name), getattr(expected, name)
         np.testing.assert_allclose(value, other, rtol=0.02, err_msg=name)
 
 
-def one_picture(height: int, width: int) -> Batch:
+def pictures(number: int, height: int, width: int) -> Batch:
     data = DataConfig(
         source="shapes",
         train_split="train",
-        num_train_images=1,
+        num_train_images=number,
         shapes_size=(height, width),
         shorter_side=height,
         longer_side=width,
@@ -167,4 +168,4 @@ def one_picture(height: int, width: int) -> Batch:
     )
     source = open_source(data, "train")
     options = pipeline.options(data)
-    return next(pipeline.evaluation_batches(source, batch_size=1, **options))
+    return next(pipeline.evaluation_batches(source, batch_size=number, **options))
