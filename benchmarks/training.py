@@ -9,15 +9,16 @@ from flax import nnx
 
 from benchmarks import peers
 from benchmarks.timing import Case
+from frcnn_jax import parallel
 from frcnn_jax.config import ModelConfig, OptimizerConfig
 from frcnn_jax.data.records import Batch
 from frcnn_jax.models import FasterRCNN
 from frcnn_jax.models.vgg16 import VGG16
-from frcnn_jax.training.optimizer import make_optimizer
+from frcnn_jax.training.optimizer import make_optimizer, make_schedule
 from frcnn_jax.training.step import (
-    TrainState,
     init_detector,
     losses_of,
+    make_state,
     make_train_step,
 )
 
@@ -34,14 +35,16 @@ def step_cases() -> Iterator[Case]:
     size = f"{HEIGHT}x{WIDTH}"
 
     graphdef, params = init_detector(ModelConfig(), NUM_CLASSES, 0)
-    optimizer = make_optimizer(OptimizerConfig(), ModelConfig().frozen_blocks)
-    state = TrainState(jnp.int32(0), params, optimizer.init(params))
-    train_step = make_train_step(graphdef, optimizer)
+    schedule = make_schedule(OptimizerConfig(), batch_size=1)
+    optimizer = make_optimizer(OptimizerConfig(), schedule, ModelConfig().frozen_blocks)
+    mesh = parallel.make_mesh()
+    state = parallel.replicate(make_state(params, optimizer, 0, has_ema=False), mesh)
+    train_step = make_train_step(graphdef, optimizer, mesh)
     yield Case(
         STEP,
         size,
         train_step.__wrapped__,  # without donation: it runs on the same state again
-        (state, jax.random.key(0), batch),
+        (state, parallel.divide(batch, mesh)),
     )
 
     num_rois = ModelConfig().proposal_targets.num_samples

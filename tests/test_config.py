@@ -160,7 +160,9 @@ def test_every_field_has_a_help_text():
         (lambda: DataConfig(flip_probability=2.0), "data.flip_probability is 2"),
         (lambda: ProposalConfig(iou_threshold=1.0), "proposals.iou_threshold is 1"),
         (lambda: Config(batch_size=0), "batch_size is 0"),
-        (lambda: Config(log_every=30), "checkpoint_every is 1000"),
+        (lambda: Config(batch_size=4, micro_batches=3), "batch_size is 4"),
+        (lambda: Config(num_epochs=0), "num_epochs is 0"),
+        (lambda: OptimizerConfig(ema_decay=1.0), "optimizer.ema_decay is 1.0"),
     ],
 )
 def test_impossible_value_names_field_and_value(make, message):

@@ -21,7 +21,7 @@ from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.models import VGG16, pretrained
-from frcnn_jax.training import optimizer
+from frcnn_jax.training import checkpoint, optimizer
 from frcnn_jax.training.step import abstract_detector
 
 NUM_CLASSES = 6
@@ -68,12 +68,23 @@ CONFIG = Config(
     optimizer=OptimizerConfig(name="adam", warmup_steps=2, clip_norm=10.0),
 )
 
+PROGRESS = checkpoint.Progress(
+    data={"next_batch": 7, "fingerprint": "f"}, log={"window": [{"loss": 0.1 + 0.2}]}
+)
+
 
 def make_optimizer(config: OptimizerConfig, frozen_blocks: int = 0):
     """The optimiser of a config for batches of one."""
     return optimizer.make_optimizer(
         config, optimizer.make_schedule(config, 1), frozen_blocks
     )
+
+
+def save_checkpoint(folder, state, preprocessing) -> None:
+    """Writes a checkpoint of a state that no run has made."""
+    with checkpoint.open_checkpoints(folder) as checkpoints:
+        checkpoint.save(checkpoints, state, preprocessing, PROGRESS, metrics={})
+        checkpoint.wait(checkpoints)
 
 
 def make_backbone(seed: int, frozen_blocks: int = 0) -> VGG16:

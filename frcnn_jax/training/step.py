@@ -77,13 +77,13 @@ def init_detector(
     return structure["graphdef"], params
 
 
-def losses_of(detector: FasterRCNN, key: Array, batch: Batch) -> Losses:
-    """Computes the losses of every image of a batch.
+def image_keys(key: Array, batch: Batch) -> Array:
+    """Makes a key for each image, of its index: its batch has no part in it."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, batch.indices)
 
-    An image's randomness comes from the key and its index, so it does not depend on the
-    batch the image happens to be in.
-    """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.indices)
+
+def losses_of(detector: FasterRCNN, keys: Array, batch: Batch) -> Losses:
+    """Computes the losses of every image of a batch, given a key for each."""
     return detector.losses(
         keys,
         batch.images,
@@ -169,7 +169,7 @@ def _sums(graphdef, micro_batches: int, params: Params, key: Array, batch: Batch
     """Sums the gradients over all devices' images, and gathers these images' losses."""
 
     def loss_sum(params, part):
-        losses = losses_of(nnx.merge(graphdef, params), key, part)
+        losses = losses_of(nnx.merge(graphdef, params), image_keys(key, part), part)
         return jnp.where(part.image_mask, losses.total, 0.0).sum(), losses
 
     gradient = jax.grad(loss_sum, has_aux=True)
@@ -201,6 +201,6 @@ def make_loss_step(
 
     def losses(shared: tuple[Params, Array], batch: Batch) -> Losses:
         params, key = shared
-        return losses_of(nnx.merge(graphdef, params), key, batch)
+        return losses_of(nnx.merge(graphdef, params), image_keys(key, batch), batch)
 
     return each_image(losses, mesh)

@@ -7,7 +7,6 @@ import hashlib
 from pathlib import Path
 
 import huggingface_hub
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -15,8 +14,7 @@ import pytest
 from frcnn_jax import cli
 from frcnn_jax.config_files import save_config
 from frcnn_jax.preprocessing import PREPROCESSINGS
-from frcnn_jax.training import checkpoint
-from frcnn_jax.training.step import TrainState, init_detector
+from frcnn_jax.training.step import init_detector, make_state
 from frcnn_jax.weights.importing import read_weights
 from tests import tiny
 from tests.convert.conftest import LAYERS
@@ -72,10 +70,8 @@ def work_dir(params, tmp_path) -> Path:
     work_dir = tmp_path / "run"
     work_dir.mkdir()
     save_config(tiny.CONFIG, work_dir / "config.json")
-    state = TrainState(jnp.int32(6), params, optax.sgd(0.1).init(params))
-    with checkpoint.open_checkpoints(work_dir) as checkpoints:
-        checkpoint.save(checkpoints, state, PREPROCESSINGS["torchvision"])
-        checkpoints.wait_until_finished()
+    state = make_state(params, optax.sgd(0.1), seed=0, has_ema=False)
+    tiny.save_checkpoint(work_dir, state, PREPROCESSINGS["torchvision"])
     return work_dir
 
 

@@ -14,31 +14,39 @@ from frcnn_jax.config_files import save_config
 from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.training import checkpoint, loop
-from frcnn_jax.training.step import TrainState, init_detector
+from frcnn_jax.training.step import init_detector, make_state
 from tests import tiny
 
 CAFFE = PREPROCESSINGS["caffe"]
 PARAMS = {"head": {"fc6": {"kernel": jnp.arange(6.0).reshape(2, 3)}}}
-STATE = TrainState(jnp.int32(7), PARAMS, optax.adam(0.1).init(PARAMS))
+OPTIMIZER = optax.adam(0.1)
+STATE = make_state(PARAMS, OPTIMIZER, seed=3, has_ema=True)._replace(step=jnp.int32(7))
 
 
 def save(folder, state=STATE, preprocessing=CAFFE) -> None:
+    tiny.save_checkpoint(folder, state, preprocessing)
+
+
+def restore(folder, preprocessing, state=STATE):
     with checkpoint.open_checkpoints(folder) as checkpoints:
-        checkpoint.save(checkpoints, state, preprocessing)
-        checkpoints.wait_until_finished()
+        return checkpoint.restore_latest(checkpoints, state, preprocessing)
 
 
-def restore(folder, preprocessing):
-    with checkpoint.open_checkpoints(folder) as checkpoints:
-        return checkpoint.restore_latest(checkpoints, STATE, preprocessing)
+def without_key(state):
+    return state._replace(key=jax.random.key_data(state.key))
 
 
-def test_state_comes_back_bit_for_bit(tmp_path):
-    save(tmp_path)
-    restored = restore(tmp_path, CAFFE)
-    assert jax.tree.structure(restored) == jax.tree.structure(STATE)
+@pytest.mark.parametrize("has_ema", [True, False])
+def test_state_and_progress_come_back_bit_for_bit(has_ema, tmp_path):
+    state = STATE if has_ema else STATE._replace(ema=None)
+    save(tmp_path, state)
+    shapes = jax.eval_shape(lambda: state)
+    restored, progress = restore(tmp_path, CAFFE, shapes)
+    assert progress == tiny.PROGRESS
+    restored, state = without_key(restored), without_key(state)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
     for leaf, expected in zip(
-        jax.tree.leaves(restored), jax.tree.leaves(STATE), strict=True
+        jax.tree.leaves(restored), jax.tree.leaves(state), strict=True
     ):
         np.testing.assert_array_equal(leaf, expected)
 
@@ -75,7 +83,7 @@ def test_run_with_another_preprocessing_is_refused(tmp_path):
 def test_evaluation_with_another_preprocessing_is_refused(tmp_path):
     save_config(tiny.CONFIG, tmp_path / "config.json")  # torchvision's
     _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
-    save(tmp_path, TrainState(jnp.int32(7), params, optax.sgd(0.1).init(params)))
+    save(tmp_path, make_state(params, OPTIMIZER, 0, has_ema=False))
     with pytest.raises(UserError, match=r"was trained with pixels BGR, .*config\.json"):
         loop.evaluate(tmp_path)
 
@@ -85,8 +93,8 @@ def test_training_is_not_continued_with_another_preprocessing(tmp_path):
     config = dataclasses.replace(tiny.CONFIG, work_dir=str(tmp_path))
     save_config(config, tmp_path / "config.json")
     _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
-    _, state = loop._first_state(config, params)
-    save(tmp_path, state._replace(step=jnp.int32(4)))
+    optimizer = tiny.make_optimizer(config.optimizer)
+    save(tmp_path, make_state(params, optimizer, 0, has_ema=False))
     with pytest.raises(UserError, match="was trained with pixels BGR"):
         loop.train(config)
 
