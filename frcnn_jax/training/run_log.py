@@ -1,6 +1,8 @@
 """What a run tells while it trains: `metrics.jsonl`, TensorBoard, a progress bar."""
 
+import contextlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +13,24 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from tensorboardX import SummaryWriter
 
 from frcnn_jax.data.records import abbreviate
+
+# What a printed line tells, in order, of what a row has.
+_PATTERNS = (
+    "loss {loss:.3f}",
+    "(rpn class {rpn_classification_loss:.3f}, box {rpn_localization_loss:.3f};",
+    "roi class {roi_classification_loss:.3f}, box {roi_localization_loss:.3f}),",
+    "recall {proposal_recall:.2f},",
+    "validation loss {validation_loss:.3f},",
+    "mAP {validation_voc07_map:.1%},",
+    "{images_per_second:.1f} images/s,",
+    "input wait {input_wait_share:.0%}",
+)
 
 
 class RunLog:
@@ -44,13 +58,13 @@ class RunLog:
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task(
-            "train", total=num_steps, completed=start_step, text="first steps"
+            "train", total=num_steps, completed=start_step
         )
 
     def __enter__(self) -> "RunLog":
@@ -63,52 +77,55 @@ class RunLog:
         self._progress.stop()
         self._writer.close()
 
-    def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Adds the row of a step, counted from 1, to `metrics.jsonl`, and shows it."""
-        self._append("metrics", {"step": step, **values})
-        for name, value in values.items():
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds the row of a step, counted from 1, to `metrics.jsonl`, and shows it.
+
+        A value that is not finite is null there: JSON has no other way to say so.
+        """
+        finite = {n: v if math.isfinite(v) else None for n, v in values.items()}
+        self._append("metrics", {"step": step, **finite})
+        for name, value in finite.items():
             if value is not None:
                 self._writer.add_scalar(name, value, step)
-        text = _describe(values)
-        self._progress.update(self._task, completed=step, text=text)
-        if not self._console.is_terminal:
-            self._console.print(f"step {step}: {text}", soft_wrap=True)
+        self._show(f"step {step}: {_describe(values)}")
+        self._progress.update(self._task, completed=step)
 
     def write_bad(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds steps that were not finite to `bad_steps.jsonl`, and shows them."""
         for row in rows:
             self._append("bad_steps", row)
             bad = abbreviate(row["not_finite"])
-            line = f"step {row['step']}: update left out, not finite: {bad}"
-            self._console.print(line, soft_wrap=True)
+            self._show(f"step {row['step']}: update left out, not finite: {bad}")
 
     def write_hardest(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds epochs to `hardest_images.jsonl`, and shows them."""
         for row in rows if self._log_hardest else ():
             self._append("hardest_images", row)
-            images = [f"{i['image_id']} ({i['loss']:.2f})" for i in row["images"]]
-            line = f"epoch {row['epoch']}, largest losses: {', '.join(images)}"
-            self._console.print(line, soft_wrap=True)
+            images = ", ".join(
+                f"{image['image_id']} {_number(image['loss'])}"
+                for image in row["images"]
+            )
+            self._show(f"epoch {row['epoch']}: largest losses: {images}")
+
+    def _show(self, line: str) -> None:
+        # Ids are no markup, though they may have brackets.
+        self._console.print(line, soft_wrap=True, markup=False, emoji=False)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         with (self._work_dir / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
-def _describe(values: Mapping[str, float | None]) -> str:
-    text = [
-        f"{name.removesuffix('_loss').replace('_', ' ')} {value:.3f}"
-        for name, value in values.items()
-        if name.endswith(("loss", "_map")) and value is not None
-    ]
-    for name, pattern in (
-        ("proposal_recall", "recall {:.2f}"),
-        ("images_per_second", "{:.1f} images/s"),
-        ("input_wait_share", "{:.0%} waiting for input"),
-    ):
-        if name in values:
-            text.append(pattern.format(values[name]))
-    return ", ".join(text)
+def _describe(values: Mapping[str, float]) -> str:
+    parts = []
+    for pattern in _PATTERNS:
+        with contextlib.suppress(KeyError):  # the row has no such value
+            parts.append(pattern.format(**values))
+    return " ".join(parts).removesuffix(",")
+
+
+def _number(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.2f}"
 
 
 def _keep_rows(path: Path, last_step: int) -> None:

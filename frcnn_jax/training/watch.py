@@ -1,7 +1,7 @@
 """Watches the steps of a run: means for the log, bad steps by image, hardest images."""
 
 import contextlib
-import heapq
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +14,9 @@ from frcnn_jax.errors import UserError
 from frcnn_jax.training.step import Metrics
 
 NUM_HARDEST = 10
+
+# The loss of an image, None where it is not finite, as JSON needs it; and its id.
+Hard = tuple[float | None, str]
 
 LOSSES = (
     "rpn_classification_loss",
@@ -47,7 +50,7 @@ class Watch:
         self._max_bad_steps = max_bad_steps
         self._pending: list[tuple[int, Metrics]] = []
         self._window: list[dict[str, float]] = []
-        self._epoch: list[tuple[float, str]] = []  # heap of the hardest so far
+        self._epoch: list[Hard] = []  # the hardest so far, hardest first
         self._num_bad_steps = 0
         self._begin()
 
@@ -72,6 +75,7 @@ class Watch:
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """Does not count the time of what is done inside."""
+        self._read()  # waits for the steps, whose time counts
         began = time.perf_counter()
         yield
         self._since += time.perf_counter() - began
@@ -138,16 +142,13 @@ class Watch:
         self.bad_steps.append({"step": step, "not_finite": bad})
 
     def _rank(self, step: int, metrics: Metrics) -> None:
-        losses = np.nan_to_num(metrics.losses.total, nan=np.inf)
+        totals = metrics.losses.total[metrics.image_mask].tolist()
+        losses = [loss if math.isfinite(loss) else None for loss in totals]
         ids = self._ids(metrics, metrics.image_mask)
-        for loss, image_id in zip(losses[metrics.image_mask], ids, strict=True):
-            heapq.heappush(self._epoch, (float(loss), image_id))
-        self._epoch = heapq.nlargest(NUM_HARDEST, self._epoch)[::-1]
+        ranked = sorted([*self._epoch, *zip(losses, ids, strict=True)], key=_rank_key)
+        self._epoch = ranked[:NUM_HARDEST]
         if step % self._steps_per_epoch == 0:
-            images = [
-                {"image_id": image_id, "loss": loss}
-                for loss, image_id in reversed(self._epoch)
-            ]
+            images = [{"image_id": i, "loss": loss} for loss, i in self._epoch]
             epoch = step // self._steps_per_epoch
             self.hardest.append({"step": step, "epoch": epoch, "images": images})
             self._epoch = []
@@ -156,9 +157,15 @@ class Watch:
         return [self._image_ids[index] for index in metrics.indices[chosen]]
 
 
+def _rank_key(hard: Hard) -> tuple[float, str]:
+    """Orders by loss, what is not finite before all; ties by id."""
+    loss, image_id = hard
+    return (-math.inf if loss is None else -loss), image_id
+
+
 def _means(metrics: Metrics) -> dict[str, float]:
     """Averages over the real images of a step."""
-    columns = metrics.losses._asdict() | {"loss": metrics.losses.total}
+    columns = {"loss": metrics.losses.total} | metrics.losses._asdict()
     means = {
         name: float(np.mean(values[metrics.image_mask], dtype=np.float64))
         for name, values in columns.items()
