@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from frcnn_jax import drawing
@@ -175,6 +176,70 @@ def test_plot_metrics_takes_the_later_of_two_rows_and_ignores_other_keys(tmp_pat
     for path in (once, twice):
         plot_metrics(path, path.with_suffix(".png"))
     assert (tmp_path / "once.png").read_bytes() == (tmp_path / "twice.png").read_bytes()
+
+
+@pytest.fixture
+def plot(tmp_path, monkeypatch):
+    """Plots rows and returns matplotlib's figure."""
+    figures = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *_, **__: figures.append(figure)
+    )
+
+    def plot(rows):
+        metrics = write_metrics(tmp_path / "metrics.jsonl", rows)
+        plot_metrics(metrics, tmp_path / "curves.png")
+        return figures[-1]
+
+    return plot
+
+
+def legend_texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_plot_metrics_dashes_validation_losses_in_the_color_of_the_training_loss(plot):
+    rows = run_rows(40)
+    for row in rows[9::10]:
+        row |= {"validation_loss": 0.5, "validation_rpn_localization_loss": 0.25}
+    rows[-1]["validation_loss"] = None  # was not finite
+    figure = plot(rows)
+    lines = {tuple(line.get_ydata()): line for line in figure.axes[0].get_lines()}
+    for name, values in (("loss", (0.5,) * 3), ("rpn localization", (0.25,) * 4)):
+        (training,) = (line for line in lines.values() if name in line.get_label()[:16])
+        validation = lines[values]
+        assert validation.get_color() == training.get_color()
+        assert (training.get_linestyle(), validation.get_linestyle()) == ("-", "--")
+        assert validation.get_marker() == "."
+    assert len(legend_texts(figure)) == 2
+    assert legend_texts(figure)[0].endswith(" (0.5)")
+
+
+def test_plot_metrics_gives_recall_and_precision_an_axis_from_0_to_1(plot):
+    rows = [row | {"proposal_recall": 0.25} for row in run_rows(20)]
+    assert len(plot(run_rows(20)).axes) == 2
+    assert legend_texts(plot(rows))[2:] == ["proposal recall: 0.250"]
+    rows[9]["validation_voc07_map"] = 0.5
+    figure = plot(rows)
+    assert len(figure.axes) == 3
+    bottom, top = figure.axes[1].get_ylim()
+    assert -0.1 < bottom <= 0.0
+    assert 1.0 <= top < 1.1
+    assert legend_texts(figure)[3:] == ["validation VOC07 mAP: 0.500"]
+
+
+def test_plot_metrics_marks_the_rows_with_bad_steps(plot):
+    rows = [row | {"bad_steps": 0} for row in run_rows(6)]
+    assert len(legend_texts(plot(rows))) == 2
+    for row in rows[2:]:
+        row["bad_steps"] = 2
+    rows[5]["bad_steps"] = 3
+    figure = plot(rows)
+    assert legend_texts(figure)[2:] == ["updates left out, not finite: 3"]
+    (crosses,) = (
+        line for line in figure.axes[0].get_lines() if line.get_marker() == "x"
+    )
+    assert crosses.get_xdata().tolist() == [3, 6]
 
 
 def test_plot_metrics_without_a_learning_rate(tmp_path):

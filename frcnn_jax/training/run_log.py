@@ -26,11 +26,12 @@ _PATTERNS = (
     "(rpn class {rpn_classification_loss:.3f}, box {rpn_localization_loss:.3f};",
     "roi class {roi_classification_loss:.3f}, box {roi_localization_loss:.3f}),",
     "recall {proposal_recall:.2f},",
-    "validation loss {validation_loss:.3f},",
+    "validation {validation_loss:.3f},",
     "mAP {validation_voc07_map:.1%},",
     "{images_per_second:.1f} images/s,",
     "input wait {input_wait_share:.0%}",
 )
+_NUM_SHOWN = 5  # of the hardest images; the file has them all
 
 
 class RunLog:
@@ -103,7 +104,7 @@ class RunLog:
             self._append("hardest_images", row)
             images = ", ".join(
                 f"{image['image_id']} {_number(image['loss'])}"
-                for image in row["images"]
+                for image in row["images"][:_NUM_SHOWN]
             )
             self._show(f"epoch {row['epoch']}: largest losses: {images}")
 

@@ -1,0 +1,203 @@
+"""What a run tells, of landscape and portrait photos, with and without a bad one."""
+
+import dataclasses
+import json
+import struct
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from frcnn_jax.config import ResumeConfig
+from frcnn_jax.data import pipeline
+from frcnn_jax.errors import UserError
+from frcnn_jax.training import checkpoint, loop
+from frcnn_jax.training.validation import BEST
+from frcnn_jax.training.watch import LOSSES
+from tests import tiny
+from tests.data.conftest import VOCFolder, voc_object
+
+CANVASES = LANDSCAPE, PORTRAIT = (48, 64), (64, 48)
+TRAIN_IDS = [f"wide{index}" for index in range(8)] + [f"tall{n}" for n in range(3)]
+VALIDATION_IDS = ["new0", "new1"]
+STEPS_PER_EPOCH = 4 + 2  # of batches of two
+BAD_IMAGE = "wide3"
+
+ROW = {
+    *("step", "epoch", "loss", *LOSSES, "gradient_norm", "learning_rate"),
+    *("num_positive_anchors", "num_negative_anchors", "proposal_recall"),
+    *("num_positive_rois", "num_negative_rois", "bad_steps"),
+    *("images_per_second", "input_wait_share"),
+}
+VALIDATION = {BEST, "validation_loss", *(f"validation_{name}" for name in LOSSES)}
+
+
+def write_photos(root: Path) -> None:
+    folder = VOCFolder(root)
+    for image_id in TRAIN_IDS + VALIDATION_IDS:
+        size = PORTRAIT if image_id.startswith("tall") else LANDSCAPE
+        objects = [voc_object("cat", 5, 5, 30, 30), voc_object("dog", 20, 9, 45, 45)]
+        folder.add(image_id, objects, size=size)
+    folder.split("train", TRAIN_IDS)
+    folder.split("new", VALIDATION_IDS)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos") / "voc"
+    write_photos(root)
+    data = dataclasses.replace(
+        tiny.DATA,
+        source="voc",
+        root=str(root),
+        test_split="new",
+        shorter_side=48,
+        longer_side=64,
+        canvases=CANVASES,
+    )
+    return dataclasses.replace(
+        tiny.CONFIG,
+        num_steps=2 * STEPS_PER_EPOCH,
+        log_every=4,
+        checkpoint_every=STEPS_PER_EPOCH,
+        data=data,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory) -> tuple[Path, list[str]]:
+    """A run with validation; its directory, and the programs it asked for, by name."""
+    folder, names = tmp_path_factory.mktemp("runs") / "validated", []
+
+    def listen(event, duration, fun_name="", **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(fun_name)
+
+    config = dataclasses.replace(
+        config,
+        work_dir=str(folder),
+        log_hardest=True,
+        data=dataclasses.replace(config.data, validation_split="new"),
+    )
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    loop.train(config)
+    jax.monitoring.unregister_event_duration_listener(listen)
+    return folder, names
+
+
+def read_rows(folder: Path, name: str) -> list[dict]:
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = (folder / f"{name}.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def read_scalars(folder: Path) -> dict[int, dict[str, float]]:
+    """What the event files hold, by step and name."""
+    scalars = {}
+    for path in folder.glob("events*"):
+        content = path.read_bytes()
+        while content:  # length, its checksum, the event, its checksum
+            (length,) = struct.unpack_from("<Q", content)
+            event = Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            for value in event.summary.value:
+                scalars.setdefault(event.step, {})[value.tag] = value.simple_value
+    return scalars
+
+
+def test_each_canvas_is_compiled_once(run):
+    assert sum("train_step" in name for name in run[1]) == len(CANVASES)
+
+
+def test_rows_hold_everything_and_validation_at_checkpoints(run):
+    rows = read_rows(run[0], "metrics")
+    assert {row["step"]: set(row) for row in rows} == {
+        4: ROW,
+        6: VALIDATION | {"step"},
+        8: ROW,
+        12: ROW | VALIDATION,
+    }
+    for row in rows:
+        prefix = "" if "loss" in row else "validation_"
+        total = sum(row[f"{prefix}{name}"] for name in LOSSES)
+        assert row[f"{prefix}loss"] == pytest.approx(total, rel=1e-5)
+    assert [row["epoch"] for row in rows if "epoch" in row] == [4 / 6, 8 / 6, 2.0]
+    assert 0.0 <= rows[-1][BEST] <= 1.0
+
+
+def test_tensorboard_has_the_same_scalars(run):
+    scalars = read_scalars(run[0] / "tensorboard")
+    rows = read_rows(run[0], "metrics")
+    assert set(scalars) == {row["step"] for row in rows}
+    for row in rows:
+        assert scalars[row.pop("step")] == pytest.approx(row, rel=1e-6)
+
+
+def test_ten_hardest_images_are_told_after_each_epoch(run):
+    rows = read_rows(run[0], "hardest_images")
+    assert [(row["step"], row["epoch"]) for row in rows] == [(6, 1), (12, 2)]
+    for row in rows:
+        ids = [image["image_id"] for image in row["images"]]
+        losses = [image["loss"] for image in row["images"]]
+        assert len(set(ids)) == 10
+        assert set(ids) < set(TRAIN_IDS)
+        assert losses == sorted(losses, reverse=True)
+
+
+def test_best_checkpoint_is_the_one_of_the_best_row(run):
+    rows = [row for row in read_rows(run[0], "metrics") if BEST in row]
+    best = max(row[BEST] for row in rows)
+    step = int(checkpoint.read_detector(run[0], "best").path.name)
+    assert step in [row["step"] for row in rows if row[BEST] == best]
+
+
+@pytest.fixture
+def bad_image(monkeypatch):
+    """Gives every object of an image a class that does not exist."""
+    train_batches = pipeline.train_batches
+
+    def spoil(source, **options):
+        ids = np.array([annotation.image_id for annotation in source.annotations])
+        for batch in train_batches(source, **options):
+            is_bad = ids[batch.indices] == BAD_IMAGE
+            labels = np.where(is_bad[:, None], np.int32(10**6), batch.labels)
+            yield batch._replace(labels=labels)
+
+    monkeypatch.setattr(pipeline, "train_batches", spoil)
+
+
+def test_bad_image_is_named_counted_and_left_out_until_there_are_too_many(
+    bad_image, config, tmp_path, capsys
+):
+    config = dataclasses.replace(config, work_dir=str(tmp_path), max_bad_steps=2)
+    with pytest.raises(UserError, match=r"^2 updates were left out.*$"):
+        loop.train(config)
+    rows = read_rows(tmp_path, "bad_steps")
+    named = [f"roi_classification_loss of image {BAD_IMAGE}"]
+    assert [row["not_finite"] for row in rows] == [named, named]
+    first, second = (row["step"] for row in rows)
+    assert first <= STEPS_PER_EPOCH < second
+    line = f"step {first}: update left out, not finite: {named[0]}\n"
+    assert capsys.readouterr().out.count(line) == 1
+    counts = {row["step"]: row["bad_steps"] for row in read_rows(tmp_path, "metrics")}
+    assert counts[max(counts)] == 2
+    # The checkpoint after the first epoch is whole, and a run that allows for more
+    # bad steps goes on from there.
+    detector = checkpoint.read_detector(tmp_path)
+    assert detector.path.name == str(STEPS_PER_EPOCH)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(detector.params))
+
+    resume = ResumeConfig(allow_changes=True)
+    loop.train(dataclasses.replace(config, max_bad_steps=3, resume=resume))
+    assert read_rows(tmp_path, "bad_steps") == rows
+    metrics = read_rows(tmp_path, "metrics")
+    assert [row["step"] for row in metrics] == [4, 8, 12]
+    expected = [sum(bad <= row["step"] for bad in (first, second)) for row in metrics]
+    assert [row["bad_steps"] for row in metrics] == expected
+    params = checkpoint.read_detector(tmp_path).params
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+    assert capsys.readouterr().out.count(line) == 0
