@@ -177,11 +177,12 @@ def test_bad_image_is_named_counted_and_left_out_until_there_are_too_many(
     with pytest.raises(UserError, match=r"^2 updates were left out.*$"):
         loop.train(config)
     rows = read_rows(tmp_path, "bad_steps")
-    named = [f"roi_classification_loss of image {BAD_IMAGE}"]
+    losses = ("roi_classification_loss", "roi_localization_loss")  # both look it up
+    named = [f"{name} of image {BAD_IMAGE}" for name in losses]
     assert [row["not_finite"] for row in rows] == [named, named]
     first, second = (row["step"] for row in rows)
     assert first <= STEPS_PER_EPOCH < second
-    line = f"step {first}: update left out, not finite: {named[0]}\n"
+    line = f"step {first}: update left out, not finite: {', '.join(named)}\n"
     assert capsys.readouterr().out.count(line) == 1
     counts = {row["step"]: row["bad_steps"] for row in read_rows(tmp_path, "metrics")}
     assert counts[max(counts)] == 2
