@@ -52,10 +52,11 @@ def plot_metrics(metrics_path: str | Path, output_path: str | Path) -> None:
     _mark_bad_steps(loss_axes, curves)
     for axes in share_axes:
         _plot_shares(axes, shares)
-    rate_axes.plot(*curves.get("learning_rate", ([], [])), color="black")
+    if "learning_rate" in curves:
+        rate_axes.plot(*curves["learning_rate"], "k.-", markevery=[-1])
     rate_axes.set(xlabel="step", ylabel="learning rate")
     rate_axes.set_ylim(bottom=0.0)
-    rate_axes.locator_params(axis="x", integer=True)
+    rate_axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     for axes in figure.axes:
         axes.grid(alpha=0.3)
     figure.align_ylabels()
