@@ -4,9 +4,13 @@ Parameters are on every device; each device computes its share of a batch. What 
 of one device is true of a mesh of one.
 """
 
+import contextlib
 import dataclasses
+import logging
 import os
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,11 +27,17 @@ DATA_AXIS = "data"
 REPLICATED = PartitionSpec()
 DIVIDED = PartitionSpec(DATA_AXIS)
 
+# How long the processes wait for one another to start, ...
+_START_SECONDS = 300
+# ... to show that they live, and, at the end or after an error, to end.
+_ALIVE_SECONDS = 30
+
 
 def start_processes(config: DistributedConfig) -> None:
     """Joins the other processes, if the config or the environment names any.
 
-    To be called before anything else asks JAX for its devices.
+    To be called before anything else asks JAX for its devices. Only process 0 tells
+    more than errors from here on.
 
     Raises:
       UserError: if a setting is missing or the others cannot be reached.
@@ -48,10 +58,43 @@ def start_processes(config: DistributedConfig) -> None:
             )
         settings["cluster_detection_method"] = "deactivate"
     settings["coordinator_address"] = config.coordinator_address or None
+    if config.coordinator_address:
+        _check_coordinator(config)
     try:
-        jax.distributed.initialize(**settings)
+        jax.distributed.initialize(
+            **settings,
+            initialization_timeout=_START_SECONDS,
+            heartbeat_timeout_seconds=_ALIVE_SECONDS,
+            shutdown_timeout_seconds=_ALIVE_SECONDS,
+        )
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"distributed: {str(error).splitlines()[0]}") from None
+    if not is_first():
+        logging.getLogger("frcnn_jax").setLevel(logging.ERROR)
+
+
+def _check_coordinator(config: DistributedConfig) -> None:
+    """Checks that process 0 can be reached: where it cannot, JAX aborts the process."""
+    address = config.coordinator_address
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(
+            f"distributed.coordinator_address is {address}, expected HOST:PORT"
+        )
+    if config.process_id in (None, 0):
+        return
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"distributed.coordinator_address {address}: no process 0 there "
+                    f"within {_START_SECONDS} s ({error})"
+                ) from None
+        time.sleep(0.5)
 
 
 def _from_environment(config: DistributedConfig) -> DistributedConfig:
@@ -90,7 +133,7 @@ def check_batch_size(config: Config, mesh: Mesh) -> None:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts arrays, the same in every process, on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
+    return multihost_utils.host_local_array_to_global_array(tree, mesh, REPLICATED)
 
 
 def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
@@ -158,6 +201,27 @@ def from_first(text: str) -> str:
     padded = np.zeros(size, np.uint8)
     padded[: min(size, len(content))] = content[:size]
     return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).decode()
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Makes every process fail where one does, rather than wait for it.
+
+    None leaves before all are through; every process must enter this.
+
+    Raises:
+      UserError: the one raised inside, or that another process raised one.
+    """
+    own = None
+    try:
+        yield
+    except UserError as error:
+        own = error
+    failed = np.flatnonzero(gather(own is not None))
+    if own is not None:
+        raise own
+    if failed.size:
+        raise UserError(f"process {failed[0]} cannot start, see what it says")
 
 
 def gather(flag: bool) -> np.ndarray:

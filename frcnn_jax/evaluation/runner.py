@@ -102,6 +102,7 @@ def evaluate(
         temporary.write_text(json.dumps(evaluation, indent=2) + "\n")
         os.replace(temporary, work_dir / "evaluation.json")
         _draw_pictures(detections, source, work_dir / "pictures")
+    parallel.wait_for_all("evaluated")  # for as long as drawing may take
     return evaluation
 
 

@@ -188,15 +188,25 @@ def read_detector(work_dir: Path, step: int | str = "latest") -> Detector:
         with _damage_is_an_error(checkpoints, step):
             names = checkpoints.item_metadata(step).keys()
             item = "ema" if "ema" in names else "params"
+            # The devices of this run, which may not be those that saved it.
+            shapes = parallel.replicated_shapes(
+                _read_shapes(checkpoints.directory / str(step) / item),
+                parallel.make_mesh(),
+            )
             restored = checkpoints.restore(
                 step,
                 args=ocp.args.Composite(
                     preprocessing=ocp.args.JsonRestore(),
-                    **{item: ocp.args.StandardRestore()},
+                    **{item: ocp.args.StandardRestore(shapes)},
                 ),
             )
             preprocessing = Preprocessing.from_fields(restored.preprocessing)
     return Detector(checkpoints.directory / str(step), restored[item], preprocessing)
+
+
+def _read_shapes(path: Path) -> Params:
+    """Reads the shapes and types of an item's arrays."""
+    return ocp.StandardCheckpointHandler().metadata(path).tree
 
 
 def _find_step(checkpoints: ocp.CheckpointManager, step: int | str) -> int:

@@ -49,14 +49,15 @@ def train(config: Config) -> dict[str, Any] | None:
     keep_compiled(config.compilation_cache)
     mesh = parallel.make_mesh()
     parallel.check_batch_size(config, mesh)
-    sources = open_sources(config)
-    there = run_dir.find_run(config)
     params = None
+    with parallel.failing_together():  # nobody writes before all have looked
+        sources = open_sources(config)
+        there = run_dir.find_run(config)
+        if there is None:
+            config, _, params = start_detector(config, sources.train)
+    config = there or config
     if there is None:
-        config, _, params = start_detector(config, sources.train)
         run_dir.write_config(config)
-    else:
-        config = there
     work_dir = Path(config.work_dir)
     with checkpoint.open_checkpoints(work_dir, config.max_to_keep) as checkpoints:
         run = plan_run(config, sources.train, sources.validation, mesh, checkpoints)
@@ -121,12 +122,14 @@ def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, A
       UserError: if the weights are not those of a whole detector of these classes.
     """
     parallel.start_processes(config.distributed)
+    run_dir.check_processes(config)
     keep_compiled(config.compilation_cache)
-    source = open_source(config.data, split or config.data.test_split)
-    if not config.model.pretrained:
-        raise UserError("model.pretrained is empty, expected a detector's weights")
-    config = run_dir.find_run(config) or config
-    config, graphdef, params = start_detector(config, source, whole=True)
+    with parallel.failing_together():  # nobody writes before all have looked
+        source = open_source(config.data, split or config.data.test_split)
+        if not config.model.pretrained:
+            raise UserError("model.pretrained is empty, expected a detector's weights")
+        config = run_dir.find_run(config) or config
+        config, graphdef, params = start_detector(config, source, whole=True)
     run_dir.write_config(config)
     return _evaluate(config, graphdef, params, source, Path(config.work_dir))
 

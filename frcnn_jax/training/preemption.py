@@ -10,12 +10,17 @@ from jax.experimental import multihost_utils
 
 
 @contextlib.contextmanager
-def watch_for_preemption() -> Iterator[Callable[[int], bool]]:
+def watch_for_preemption(start_step: int) -> Iterator[Callable[[int], bool]]:
     """Gives a function that tells, after each step, whether to save and stop there.
 
     With several processes JAX agrees on a step with them, whichever got the signal.
+
+    Args:
+      start_step: the last step before the first one that it is asked for.
     """
     if jax.process_count() > 1:
+        # JAX agrees on the step after the latest that any process asked for.
+        multihost_utils.reached_preemption_sync_point(start_step)
         yield multihost_utils.reached_preemption_sync_point
         return
     received = threading.Event()

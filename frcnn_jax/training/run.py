@@ -137,7 +137,6 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
     """
     config = run.config
     start_step = int(state.step)
-    train_steps = _compile(run, state)
     validate = None
     if run.validation_source is not None:
         validate = make_validate(run.graphdef, run.validation_source, config, run.mesh)
@@ -158,7 +157,11 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
         **parallel.shard(),
         **pipeline.options(config.data),
     )
-    with _open_log(run, start_step) as log, watch_for_preemption() as preempted:
+    with (
+        watch_for_preemption(start_step) as preempted,
+        _open_log(run, start_step) as log,
+    ):
+        train_steps = _compile(run, state)
         for step in range(start_step + 1, config.num_steps + 1):
             batch = watch.wait_for(batches)
             train_step = train_steps[batch.images.shape[1:3]]

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from frcnn_jax import parallel
 from frcnn_jax.config import Config
 from frcnn_jax.data.records import Source
 from frcnn_jax.evaluation import runner, voc
@@ -31,7 +32,7 @@ def make_validate(
     """
     loss_step = make_loss_step(graphdef, mesh)
     detect_step = runner.make_detect_step(graphdef, mesh)
-    key = jax.random.key(config.seed)
+    key = parallel.replicate(jax.random.key(config.seed), mesh)
 
     def validate(params: Params) -> dict[str, float]:
         rows = []

@@ -1,0 +1,222 @@
+"""Many processes, and many devices, make the run that one of them makes.
+
+The processes are real ones on this machine; with little optimisation, so that they
+compile quickly.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh
+
+from frcnn_jax import parallel
+from frcnn_jax.config import DistributedConfig
+from frcnn_jax.errors import UserError
+from frcnn_jax.training.checkpoint import read_detector
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+TIMES = {"images_per_second", "input_wait_share"}
+MINUTES = 60.0
+
+# More detections than tests.tiny has, so that some of them are right so early.
+CONFIG = """
+import dataclasses
+from frcnn_jax.config import DetectionConfig
+from tests import tiny
+
+def get_config():
+    data = dataclasses.replace(tiny.DATA, validation_split="test")
+    detection = DetectionConfig(score_threshold=0.0, max_detections=50)
+    model = dataclasses.replace(tiny.MODEL, detection=detection)
+    changes = {"num_steps": 5, "checkpoint_every": 3, "log_every": 1}
+    return dataclasses.replace(tiny.CONFIG, data=data, model=model, **changes)
+"""
+
+
+class Commands:
+    """Starts commands as users do, each of which may be several processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+            "PYTHONPATH": str(ROOT),
+        }
+        (folder / "config.py").write_text(CONFIG)
+
+    def start(self, *arguments: str, num_devices: int = 1, **environment: str):
+        """Starts one process of Python."""
+        flags = f"--xla_force_host_platform_device_count={num_devices}"
+        quick = "--xla_backend_optimization_level=0"
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=self._environment | {"XLA_FLAGS": f"{flags} {quick}"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def start_two(self, *arguments: str, num_devices: int = 1):
+        """Starts two processes, which know of each other by their environment."""
+        return [
+            self.start(*arguments, num_devices=num_devices, **settings)
+            for settings in two_settings()
+        ]
+
+    def train(self, work_dir: str, *arguments: str) -> list[str]:
+        """The arguments of a training command."""
+        config, work_dir = self.folder / "config.py", self.folder / work_dir
+        files = ["--config", str(config), "--work-dir", str(work_dir)]
+        return ["train.py", *files, *arguments]
+
+
+def two_settings() -> list[dict[str, str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    both = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [both | {"JAX_PROCESS_ID": str(index)} for index in range(2)]
+
+
+def as_flags(settings: dict[str, str]) -> list[str]:
+    """Turns variables of the environment into the flags of the same meaning."""
+    flags = []
+    for name, value in settings.items():
+        field = name.removeprefix("JAX_").lower().replace("_", "-")
+        flags += [f"--distributed.{field}", value]
+    return flags
+
+
+def end(*processes, code: int = 0) -> list[tuple[str, str]]:
+    """Waits for processes; returns what each wrote to its output and its errors."""
+    try:
+        written = [process.communicate(timeout=5 * MINUTES) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    codes = [process.returncode for process in processes]
+    assert codes == [code] * len(processes), written
+    return written
+
+
+def wait_until(condition, process) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def steps_in(work_dir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (work_dir / "checkpoints").glob("[0-9]*"))
+
+
+def read_rows(work_dir: Path) -> list[dict[str, float]]:
+    lines = (work_dir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def read_evaluation(work_dir: Path) -> dict:
+    return json.loads((work_dir / "evaluation.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory) -> Commands:
+    return Commands(tmp_path_factory.mktemp("processes"))
+
+
+@pytest.fixture(scope="module")
+def whole(commands) -> Path:
+    """The run of one process on one device."""
+    end(commands.start(*commands.train("whole")))
+    return commands.folder / "whole"
+
+
+@pytest.fixture(scope="module")
+def shared(commands) -> tuple[Path, list, list]:
+    """The run of two: one gets SIGTERM, then the same command continues.
+
+    The run directory, what the stopped ones wrote, what the others wrote.
+    """
+    work_dir = commands.folder / "shared"
+    stopped = [
+        commands.start(*commands.train("shared", *as_flags(settings)))
+        for settings in two_settings()
+    ]
+    wait_until((work_dir / "config.json").exists, stopped[0])
+    stopped[1].send_signal(signal.SIGTERM)
+    first = end(*stopped)
+    assert steps_in(work_dir) == [1]
+    return work_dir, first, end(*commands.start_two(*commands.train("shared")))
+
+
+def test_sigterm_to_one_process_saves_and_ends_both(shared):
+    _, written, _ = shared
+    assert "saved step 1" in written[0][1]
+
+
+def test_two_processes_make_the_run_of_one(whole, shared):
+    work_dir, _, _ = shared
+    rows, expected_rows = read_rows(work_dir), read_rows(whole)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    for row, expected in zip(rows, expected_rows, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    params = tiny.by_name(read_detector(work_dir).params)
+    for name, expected in tiny.by_name(read_detector(whole).params).items():
+        np.testing.assert_allclose(params[name], expected, rtol=1e-3, atol=1e-5)
+    assert read_evaluation(work_dir) == read_evaluation(whole)
+    assert read_evaluation(whole)["voc07_map"] > 0.0
+
+
+def test_only_the_first_process_tells_anything(shared):
+    _, *runs = shared
+    for (told, _), (others, errors) in runs:
+        assert "step 1:" in told or "step 5:" in told
+        assert [line for line in others.splitlines() if "Gloo" not in line] == []
+        assert errors == ""
+
+
+def test_processes_and_devices_share_an_evaluation(commands, whole, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    (copy / "evaluation.json").unlink()
+    main = "from frcnn_jax import cli; cli.main()"
+    arguments = ["-c", main, "evaluate", "--work-dir", str(copy)]
+    end(*commands.start_two(*arguments, num_devices=4))
+    assert read_evaluation(copy) == read_evaluation(whole)
+
+
+def test_run_of_eight_devices_is_continued_and_read_by_one(commands):
+    for step in ("2", "3"):
+        changes = ["--num-steps", step, "--resume.allow-changes"]
+        arguments = commands.train("eight", "--batch-size", "8", *changes)
+        end(commands.start(*arguments, num_devices=8))
+    work_dir = commands.folder / "eight"
+    assert [row["step"] for row in read_rows(work_dir)] == [1, 2, 3]
+    assert jax.device_count() == 1
+    read_detector(work_dir)
+
+
+def test_processes_of_different_configs_are_refused(commands):
+    arguments = commands.train("refused")
+    processes = [
+        commands.start(*arguments, "--seed", str(index), **settings)
+        for index, settings in enumerate(two_settings())
+    ]
+    for _, errors in end(*processes, code=2):
+        assert "process 1 has another config than process 0" in errors
+        assert errors.count("\n") == 1
+    assert "seed: 0 there, 1 now" in errors
+    assert not (commands.folder / "refused").exists()
