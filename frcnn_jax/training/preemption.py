@@ -9,18 +9,23 @@ import jax
 from jax.experimental import multihost_utils
 
 
+def stop_after(start_step: int) -> None:
+    """Lets a signal from now on, as while compiling, stop several processes in a step.
+
+    JAX agrees on the step after the latest that any process asked for; without this
+    that is the first step, which a resumed run does not come by.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.reached_preemption_sync_point(start_step)
+
+
 @contextlib.contextmanager
-def watch_for_preemption(start_step: int) -> Iterator[Callable[[int], bool]]:
+def watch_for_preemption() -> Iterator[Callable[[int], bool]]:
     """Gives a function that tells, after each step, whether to save and stop there.
 
     With several processes JAX agrees on a step with them, whichever got the signal.
-
-    Args:
-      start_step: the last step before the first one that it is asked for.
     """
     if jax.process_count() > 1:
-        # JAX agrees on the step after the latest that any process asked for.
-        multihost_utils.reached_preemption_sync_point(start_step)
         yield multihost_utils.reached_preemption_sync_point
         return
     received = threading.Event()

@@ -21,7 +21,7 @@ from frcnn_jax.training import checkpoint
 from frcnn_jax.training.checkpoint import Progress
 from frcnn_jax.training.compilation import compile_steps
 from frcnn_jax.training.optimizer import make_optimizer, make_schedule
-from frcnn_jax.training.preemption import watch_for_preemption
+from frcnn_jax.training.preemption import stop_after, watch_for_preemption
 from frcnn_jax.training.run_log import RunLog
 from frcnn_jax.training.start import start_detector
 from frcnn_jax.training.step import (
@@ -137,6 +137,8 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
     """
     config = run.config
     start_step = int(state.step)
+    stop_after(start_step)
+    train_steps = _compile(run, state)
     validate = None
     if run.validation_source is not None:
         validate = make_validate(run.graphdef, run.validation_source, config, run.mesh)
@@ -157,11 +159,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
         **parallel.shard(),
         **pipeline.options(config.data),
     )
-    with (
-        watch_for_preemption(start_step) as preempted,
-        _open_log(run, start_step) as log,
-    ):
-        train_steps = _compile(run, state)
+    with _open_log(run, start_step) as log, watch_for_preemption() as preempted:
         for step in range(start_step + 1, config.num_steps + 1):
             batch = watch.wait_for(batches)
             train_step = train_steps[batch.images.shape[1:3]]
