@@ -86,7 +86,11 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def _step(text: str) -> int | str:
-    return text if text in ("latest", "best") else int(text)
+    if text in ("latest", "best"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number, latest or best")
+    return int(text)
 
 
 def import_weights(arguments: Sequence[str]) -> None:
@@ -167,6 +171,16 @@ def _start() -> None:
     """Sets up messages. JAX is imported only after this, so that --help is quick."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
+    # What Orbax logs, with tracebacks, it raises too, and that ends as one line.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _tell_unraisable
+
+
+def _tell_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Leaves out that a checkpoint's threads met the end of one that has failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _exit_cleanly(function: Callable[[], None]) -> None:

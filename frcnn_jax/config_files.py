@@ -18,6 +18,7 @@ import dacite
 
 from frcnn_jax.config import Config
 from frcnn_jax.errors import UserError
+from frcnn_jax.writing import replace_text
 
 
 def load_config(path: str | Path) -> Config:
@@ -93,8 +94,12 @@ def config_from_dict(values: dict[str, Any], *, where: str) -> Config:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Writes the config as JSON."""
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    """Writes the config as JSON.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    replace_text(path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def read_config(path: Path) -> Config:

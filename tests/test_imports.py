@@ -24,6 +24,7 @@ ALLOWED = {
         "errors",
         "parallel",
         "visualize",
+        "writing",
     },
     "training": {
         "models",
@@ -36,6 +37,7 @@ ALLOWED = {
         "plotting",
         "preprocessing",
         "weights",
+        "writing",
     },
 }
 MODULES = [path for part in ALLOWED for path in sorted((PACKAGE / part).rglob("*.py"))]

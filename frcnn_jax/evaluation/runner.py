@@ -1,7 +1,6 @@
 """Running a detector over a data set: detections, figures, pictures."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from frcnn_jax.data.records import Batch, Source
 from frcnn_jax.evaluation import coco, report, voc
 from frcnn_jax.evaluation.matching import ImageDetections
 from frcnn_jax.visualize import draw_detections
+from frcnn_jax.writing import replace_text, writing
 
 NUM_PICTURES = 12
 
@@ -86,6 +86,9 @@ def evaluate(
 
     Returns:
       what `evaluation.json` holds: `voc07_map`, `area_map`, `coco`, `per_class`.
+
+    Raises:
+      UserError: if an image cannot be read, or a file not be written.
     """
     mesh = parallel.make_mesh()
     detect_step = make_detect_step(graphdef, mesh)
@@ -98,10 +101,10 @@ def evaluate(
         source.class_names,
     )
     if parallel.is_first():
-        temporary = work_dir / "evaluation.json.tmp"
-        temporary.write_text(json.dumps(evaluation, indent=2) + "\n")
-        os.replace(temporary, work_dir / "evaluation.json")
-        _draw_pictures(detections, source, work_dir / "pictures")
+        text = json.dumps(evaluation, indent=2) + "\n"
+        replace_text(work_dir / "evaluation.json", text)
+        with writing(work_dir / "pictures"):
+            _draw_pictures(detections, source, work_dir / "pictures")
     parallel.wait_for_all("evaluated")  # for as long as drawing may take
     return evaluation
 

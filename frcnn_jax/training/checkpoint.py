@@ -7,7 +7,9 @@ with another way.
 
 import contextlib
 import dataclasses
+import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from frcnn_jax.errors import UserError
 from frcnn_jax.preprocessing import Preprocessing
 from frcnn_jax.training.step import Params, TrainState
 from frcnn_jax.training.validation import BEST
+from frcnn_jax.writing import writing
 
 _logger = logging.getLogger(__name__)
 
@@ -40,13 +43,19 @@ class Detector(NamedTuple):
     preprocessing: Preprocessing
 
 
-def open_checkpoints(work_dir: Path, max_to_keep: int = 1) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def open_checkpoints(
+    work_dir: Path, max_to_keep: int = 1
+) -> Iterator[ocp.CheckpointManager]:
     """Opens `checkpoints/` of a run directory, for saving in the background.
 
     Args:
       work_dir: the run directory.
       max_to_keep: when saving, how many of the latest checkpoints stay; the best of the
         validated ones stays, too.
+
+    Raises:
+      UserError: at the end, if the last one cannot be written.
     """
 
     def rank(metrics: dict[str, float]) -> float:
@@ -56,12 +65,32 @@ def open_checkpoints(work_dir: Path, max_to_keep: int = 1) -> ocp.CheckpointMana
         policies.LatestN(max_to_keep),
         policies.BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False),
     ]
-    return ocp.CheckpointManager(
-        (work_dir / "checkpoints").absolute(),
+    folder = (work_dir / "checkpoints").absolute()
+    _drop_damaged_metrics(folder)
+    checkpoints = ocp.CheckpointManager(
+        folder,
         options=ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep), best_fn=rank
         ),
     )
+    try:
+        yield checkpoints
+    finally:
+        with _failure_is_an_error(checkpoints):
+            checkpoints.close()
+
+
+def _drop_damaged_metrics(folder: Path) -> None:
+    """Renames them: Orbax reads all at once, and one would bar every checkpoint."""
+    if parallel.is_first():
+        for path in folder.glob("[0-9]*/metrics/metrics"):
+            try:
+                json.loads(path.read_text())
+            except ValueError as error:
+                _logger.warning("%s: %s; now as if not validated", path, error)
+                with writing(path):
+                    path.rename(path.with_name("damaged"))
+    parallel.wait_for_all("metrics")
 
 
 def save(
@@ -186,12 +215,11 @@ def read_detector(work_dir: Path, step: int | str = "latest") -> Detector:
     with open_checkpoints(work_dir) as checkpoints:
         step = _find_step(checkpoints, step)
         with _damage_is_an_error(checkpoints, step):
-            names = checkpoints.item_metadata(step).keys()
-            item = "ema" if "ema" in names else "params"
+            path = checkpoints.directory / str(step)
+            item = "ema" if (path / "ema").is_dir() else "params"
             # The devices of this run, which may not be those that saved it.
             shapes = parallel.replicated_shapes(
-                _read_shapes(checkpoints.directory / str(step) / item),
-                parallel.make_mesh(),
+                _read_shapes(path / item), parallel.make_mesh()
             )
             restored = checkpoints.restore(
                 step,
@@ -201,7 +229,7 @@ def read_detector(work_dir: Path, step: int | str = "latest") -> Detector:
                 ),
             )
             preprocessing = Preprocessing.from_fields(restored.preprocessing)
-    return Detector(checkpoints.directory / str(step), restored[item], preprocessing)
+    return Detector(path, restored[item], preprocessing)
 
 
 def _read_shapes(path: Path) -> Params:
@@ -250,10 +278,9 @@ def _failure_is_an_error(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{checkpoints.directory}: cannot write a checkpoint: {reason}; the "
-            "earlier ones are intact"
+            f"{checkpoints.directory}: cannot write a checkpoint: {_reason(error)}; "
+            "the earlier ones are intact"
         ) from error
 
 
@@ -263,6 +290,16 @@ def _damage_is_an_error(
 ) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{checkpoints.directory}/{step}: {reason}") from error
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise  # no fault of the checkpoint's
+    except Exception as error:  # Orbax raises just that for an array cut off
+        path = checkpoints.directory / str(step)
+        raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Makes one line of an error, without the specifications of TensorStore's."""
+    error = error.__cause__ or error
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    system = re.search(r"([^:]+) \[os_error_code", line)
+    return system[1].strip() if system else line.split(" [tensorstore_spec")[0]

@@ -22,6 +22,7 @@ from frcnn_jax.training.compilation import keep_compiled
 from frcnn_jax.training.run import continue_or_start, plan_run, run_steps
 from frcnn_jax.training.start import start_detector
 from frcnn_jax.training.step import Params, abstract_detector, evaluated_params
+from frcnn_jax.writing import writing
 
 _logger = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ def train(config: Config) -> dict[str, Any] | None:
         )
         return None
     if parallel.is_first():
-        plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
+        with writing(work_dir / "losses.png"):
+            plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
     params = evaluated_params(state)
     return _evaluate(config, run.graphdef, params, sources.test, work_dir)
 

@@ -9,9 +9,18 @@ from frcnn_jax import parallel
 from frcnn_jax.config import Config, DistributedConfig, ResumeConfig
 from frcnn_jax.config_files import config_from_dict, read_config, save_config
 from frcnn_jax.errors import UserError
+from frcnn_jax.writing import writing
 
-# Where and how a run is made, which changes nothing in it.
-_NOT_COMPARED = ("work_dir", "compilation_cache", "resume", "distributed")
+# Where and how a run is made and kept, which changes no bit of its result.
+_NOT_COMPARED = (
+    "work_dir",
+    "compilation_cache",
+    "log_hardest",
+    "max_to_keep",
+    "resume",
+    "distributed",
+    "data.num_workers",
+)
 _COLORS = ("channel_order", "pixel_mean", "pixel_std")
 
 
@@ -42,17 +51,19 @@ def find_run(config: Config) -> Config | None:
 
 
 def write_config(config: Config) -> None:
-    """Makes the run directory, if need be, and stores the config there."""
+    """Makes the run directory, if need be, and stores the config there.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
     work_dir = Path(config.work_dir)
     config = dataclasses.replace(
         config, resume=ResumeConfig(), distributed=DistributedConfig()
     )
-    try:
+    with writing(work_dir):
         work_dir.mkdir(parents=True, exist_ok=True)
-        if parallel.is_first():
-            save_config(config, work_dir / "config.json")
-    except OSError as error:
-        raise UserError(f"--work-dir {work_dir}: {error.strerror}") from None
+    if parallel.is_first():
+        save_config(config, work_dir / "config.json")
 
 
 def check_processes(config: Config) -> None:

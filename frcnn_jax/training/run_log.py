@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
 
 from frcnn_jax.data.records import abbreviate
+from frcnn_jax.training.tensorboard import EventFile
+from frcnn_jax.writing import replace_text, writing
 
 # What a printed line tells, in order, of what a row has.
 _PATTERNS = (
@@ -47,14 +47,17 @@ class RunLog:
           start_step: updates made so far.
           num_steps: updates in all.
           log_hardest: whether `write_hardest` writes anything.
+
+        Raises:
+          UserError: here and later, if a file cannot be written.
         """
         self._work_dir = work_dir
         self._log_hardest = log_hardest
         for path in work_dir.glob("*.jsonl"):
-            _keep_rows(path, start_step)
-        self._writer = SummaryWriter(
-            str(work_dir / "tensorboard"), purge_step=start_step + 1
-        )
+            with writing(path):
+                _keep_rows(path, start_step)
+        with writing(work_dir / "tensorboard"):
+            self._events = EventFile(work_dir / "tensorboard", start_step + 1)
         self._console = Console(highlight=False)
         self._progress = Progress(
             BarColumn(),
@@ -76,7 +79,8 @@ class RunLog:
     def __exit__(self, *_) -> None:
         """Closes everything."""
         self._progress.stop()
-        self._writer.close()
+        with writing(self._work_dir / "tensorboard"):
+            self._events.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the row of a step, counted from 1, to `metrics.jsonl`, and shows it.
@@ -85,9 +89,8 @@ class RunLog:
         """
         finite = {n: v if math.isfinite(v) else None for n, v in values.items()}
         self._append("metrics", {"step": step, **finite})
-        for name, value in finite.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, step)
+        with writing(self._work_dir / "tensorboard"):
+            self._events.write(step, finite)
         self._show(f"step {step}: {_describe(values)}")
         self._progress.update(self._task, completed=step)
 
@@ -113,7 +116,8 @@ class RunLog:
         self._console.print(line, soft_wrap=True, markup=False, emoji=False)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with (self._work_dir / f"{name}.jsonl").open("a") as file:
+        path = self._work_dir / f"{name}.jsonl"
+        with writing(path), path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
@@ -136,6 +140,4 @@ def _keep_rows(path: Path, last_step: int) -> None:
         for line in path.read_text().splitlines(keepends=True)
         if line.endswith("\n") and json.loads(line)["step"] <= last_step
     ]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)  # a kill here loses nothing
+    replace_text(path, "".join(kept))
