@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 from frcnn_jax import parallel
 from frcnn_jax.config import Config
 from frcnn_jax.data import pipeline
-from frcnn_jax.data.records import Source
+from frcnn_jax.data.records import Batch, Source
 from frcnn_jax.errors import UserError
 from frcnn_jax.training import checkpoint
 from frcnn_jax.training.checkpoint import Progress
@@ -33,7 +34,7 @@ from frcnn_jax.training.step import (
     make_state,
     make_train_step,
 )
-from frcnn_jax.training.validation import make_validate
+from frcnn_jax.training.validation import Validate, make_validate
 from frcnn_jax.training.watch import Watch
 
 _logger = logging.getLogger(__name__)
@@ -135,58 +136,36 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
       UserError: after too many steps that were not finite, or if an image cannot be
         read or a checkpoint not be written.
     """
-    config = run.config
     start_step = int(state.step)
     stop_after(start_step)
     train_steps = _compile(run, state)
-    validate = None
-    if run.validation_source is not None:
-        validate = make_validate(run.graphdef, run.validation_source, config, run.mesh)
-    watch = Watch(
-        [annotation.image_id for annotation in run.source.annotations],
-        run.steps_per_epoch,
-        config.max_bad_steps,
-    )
-    if progress.log:
-        watch.restore(progress.log, int(state.num_bad_steps))
-    batches = pipeline.train_batches(
-        run.source,
-        batch_size=config.batch_size,
-        flip_probability=config.data.flip_probability,
-        seed=config.seed,
-        start_step=progress.data["next_batch"],
-        num_workers=config.data.num_workers,
-        **parallel.shard(),
-        **pipeline.options(config.data),
-    )
+    validate = _make_validate(run)
+    watch = _make_watch(run, state, progress)
+    batches = _read_batches(run, progress)
     with _open_log(run, start_step) as log, watch_for_preemption() as preempted:
-        for step in range(start_step + 1, config.num_steps + 1):
+        for step in range(start_step + 1, run.config.num_steps + 1):
             batch = watch.wait_for(batches)
             train_step = train_steps[batch.images.shape[1:3]]
             state, metrics = train_step(state, parallel.divide(batch, run.mesh))
             watch.add(step, metrics)
-            is_last = step == config.num_steps
-            is_due = is_last or step % config.checkpoint_every == 0
             is_stopped = preempted(step)
+            is_last = step == run.config.num_steps
             row, validation = {}, {}
-            if is_last or step % config.log_every == 0:
-                row = watch.close(step)
-                # A left-out update does not move the schedule on.
-                num_updates = step - row["bad_steps"]
-                row["learning_rate"] = float(run.schedule(max(num_updates - 1, 0)))
+            if is_last or step % run.config.log_every == 0:
+                row = _close_row(run, watch, step)
+            is_due = is_last or step % run.config.checkpoint_every == 0
             if is_due and validate:
                 with watch.aside():
                     validation = validate(evaluated_params(state))
-            if is_due or is_stopped:
-                progress = Progress(
-                    progress.data | {"next_batch": step}, log=watch.state()
-                )
+            if is_due or is_stopped:  # before telling: it reads the open window
+                data = progress.data | {"next_batch": step}
+                progress = Progress(data, log=watch.state())
             _tell(log, watch, step, row | validation)
             if is_due or is_stopped:
                 checkpoint.save(
                     run.checkpoints,
                     state,
-                    config.model.preprocessing,
+                    run.config.model.preprocessing,
                     progress,
                     validation,
                 )
@@ -194,6 +173,45 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
                 break
         checkpoint.wait(run.checkpoints)
     return state
+
+
+def _make_validate(run: Run) -> Validate | None:
+    if run.validation_source is None:
+        return None
+    return make_validate(run.graphdef, run.validation_source, run.config, run.mesh)
+
+
+def _make_watch(run: Run, state: TrainState, progress: Progress) -> Watch:
+    watch = Watch(
+        [annotation.image_id for annotation in run.source.annotations],
+        run.steps_per_epoch,
+        run.config.max_bad_steps,
+    )
+    if progress.log:
+        watch.restore(progress.log, int(state.num_bad_steps))
+    return watch
+
+
+def _read_batches(run: Run, progress: Progress) -> Iterator[Batch]:
+    data = run.config.data
+    return pipeline.train_batches(
+        run.source,
+        batch_size=run.config.batch_size,
+        flip_probability=data.flip_probability,
+        seed=run.config.seed,
+        start_step=progress.data["next_batch"],
+        num_workers=data.num_workers,
+        **parallel.shard(),
+        **pipeline.options(data),
+    )
+
+
+def _close_row(run: Run, watch: Watch, step: int) -> dict[str, float]:
+    row = watch.close(step)
+    # A left-out update does not move the schedule on.
+    num_updates = step - row["bad_steps"]
+    row["learning_rate"] = float(run.schedule(max(num_updates - 1, 0)))
+    return row
 
 
 def _compile(run: Run, state: TrainState) -> dict[tuple[int, int], TrainStep]:
