@@ -11,10 +11,12 @@ from tests import runs
 def kill(folder, has_come) -> None:
     """Starts a run and kills it as soon as its folder is as awaited."""
     with subprocess.Popen(**runs.command(folder)) as process:
-        while not has_come(folder):
-            assert process.poll() is None, "it ended before it was to be killed"
-            time.sleep(0.001)
-        process.kill()
+        try:
+            while not has_come(folder):
+                assert process.poll() is None, "it ended before it was to be killed"
+                time.sleep(0.001)
+        finally:
+            process.kill()
 
 
 def test_twice_killed_run_equals_the_whole_one_bit_for_bit(tmp_path):
