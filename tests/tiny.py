@@ -117,8 +117,7 @@ def first_batch(batch_size: int = 2, canvas: tuple[int, int] = (64, 64)) -> Batc
     """The first images of the drawn training set."""
     data = dataclasses.replace(DATA, canvases=(canvas,))
     source = open_source(data, "train")
-    options = pipeline.options(data)
-    return next(pipeline.evaluation_batches(source, batch_size=batch_size, **options))
+    return next(pipeline.evaluation_batches(source, data, batch_size=batch_size))
 
 
 def take(batch: Batch, index: int) -> Batch:

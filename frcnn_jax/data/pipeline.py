@@ -1,15 +1,15 @@
 """Turns a source into batches: which images, on which canvas, read by whom.
 
-The batch of a step is a pure function of (source, options, seed, step). Neither the
-number of worker processes nor a stop and a resume in between change a bit of it, and
-the shares of several processes, put together, are the batches of one.
+The batch of a step is a pure function of (source, config, batch size, seed, step).
+Neither the number of worker processes nor a stop and a resume in between change a bit
+of it, and the shares of several processes, put together, are the batches of one.
 """
 
+import dataclasses
 import hashlib
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import grain
 import numpy as np
@@ -21,23 +21,8 @@ from frcnn_jax.data.reading import Reader
 from frcnn_jax.data.records import Batch, Source, check_max_objects
 from frcnn_jax.errors import UserError
 
-Canvases = tuple[tuple[int, int], ...]  # (height, width) of each, in pixels.
 
-
-def options(config: DataConfig) -> dict[str, Any]:
-    """Picks what all functions here need to know of an image's size and objects."""
-    names = ("shorter_side", "longer_side", "canvases", "max_objects")
-    return {name: getattr(config, name) for name in names}
-
-
-def check_source(
-    source: Source,
-    *,
-    shorter_side: int,
-    longer_side: int,
-    canvases: Canvases,
-    max_objects: int,
-) -> None:
+def check_source(source: Source, config: DataConfig) -> None:
     """Checks that there are images and that all of them fit into a batch.
 
     At the start rather than at the first such image, which may be hours away.
@@ -46,45 +31,27 @@ def check_source(
       UserError: The source is empty, or an image has too many objects or does not fit
         into any canvas.
     """
-    sides = {"shorter_side": shorter_side, "longer_side": longer_side}
-    _choose_canvases(source, sides, canvases, max_objects)
+    _choose_canvases(source, config)
 
 
-def steps_per_epoch(
-    source: Source,
-    *,
-    batch_size: int,
-    shorter_side: int,
-    longer_side: int,
-    canvases: Canvases,
-    max_objects: int,
-) -> int:
+def steps_per_epoch(source: Source, config: DataConfig, batch_size: int) -> int:
     """Counts the batches of `train_batches` that have each image once.
 
     Raises:
       UserError: As for `check_source`.
     """
-    sides = {"shorter_side": shorter_side, "longer_side": longer_side}
-    chosen = _choose_canvases(source, sides, canvases, max_objects)
+    chosen = _choose_canvases(source, config)
     return order.Order(chosen, batch_size, seed=0).steps_per_epoch
 
 
-def used_canvases(
-    source: Source,
-    *,
-    shorter_side: int,
-    longer_side: int,
-    canvases: Canvases,
-    max_objects: int,
-) -> Canvases:
-    """Lists the canvases that any image of the source takes.
+def used_canvases(source: Source, config: DataConfig) -> tuple[tuple[int, int], ...]:
+    """Lists the canvases, (height, width), that any image of the source takes.
 
     Raises:
       UserError: As for `check_source`.
     """
-    sides = {"shorter_side": shorter_side, "longer_side": longer_side}
-    chosen = _choose_canvases(source, sides, canvases, max_objects)
-    return tuple(canvases[index] for index in np.unique(chosen))
+    chosen = _choose_canvases(source, config)
+    return tuple(config.canvases[index] for index in np.unique(chosen))
 
 
 def fingerprint(source: Source) -> str:
@@ -106,16 +73,11 @@ def fingerprint(source: Source) -> str:
 
 def train_batches(
     source: Source,
+    config: DataConfig,
     *,
     batch_size: int,
-    shorter_side: int,
-    longer_side: int,
-    canvases: Canvases,
-    max_objects: int,
-    flip_probability: float,
     seed: int,
     start_step: int = 0,
-    num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -127,16 +89,11 @@ def train_batches(
 
     Args:
       source: The data set.
+      config: How images are resized, padded and flipped, and by how many worker
+        processes, each of which needs room for four batches in /dev/shm.
       batch_size: Images per batch, of all processes together.
-      shorter_side: See `transforms.resize`, in pixels.
-      longer_side: See `transforms.resize`, in pixels.
-      canvases: See `transforms.choose_canvas`. All images of a batch have the same.
-      max_objects: Boxes per image in a batch.
-      flip_probability: How often an image is mirrored, 0..1.
       seed: Decides the order and the flips.
       start_step: How many batches to skip, without reading them.
-      num_workers: Worker processes that read ahead; 0 reads ahead in threads. Each
-        needs room for four batches in /dev/shm.
       process_index: Which share of every batch to yield ...
       process_count: ... of so many of equal size.
 
@@ -148,24 +105,19 @@ def train_batches(
         into any canvas, or the batch cannot be shared equally; while iterating, an
         image cannot be read or a worker died.
     """
-    sides = {"shorter_side": shorter_side, "longer_side": longer_side}
-    chosen = _choose_canvases(source, sides, canvases, max_objects)
+    chosen = _choose_canvases(source, config)
     rows = _share(batch_size, process_index, process_count)
-    reader = Reader(source, sides, canvases, max_objects, flip_probability, rows)
+    reader = Reader(source, config, rows)
     endless = order.Order(chosen, batch_size, seed)
     steps = grain.MapDataset.range(start_step, sys.maxsize)
-    return read_ahead(steps.map(endless.batch).map(reader.read), num_workers)
+    return read_ahead(steps.map(endless.batch).map(reader.read), config.num_workers)
 
 
 def evaluation_batches(
     source: Source,
+    config: DataConfig,
     *,
     batch_size: int,
-    shorter_side: int,
-    longer_side: int,
-    canvases: Canvases,
-    max_objects: int,
-    num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -176,12 +128,8 @@ def evaluation_batches(
 
     Args:
       source: The data set.
-      batch_size: As for `train_batches`, and so are the others.
-      shorter_side: See `transforms.resize`, in pixels.
-      longer_side: See `transforms.resize`, in pixels.
-      canvases: See `transforms.choose_canvas`. All images of a batch have the same.
-      max_objects: Boxes per image in a batch.
-      num_workers: Worker processes that read ahead; 0 reads ahead in threads.
+      config: As for `train_batches`, and so are the others; nothing is flipped.
+      batch_size: Images per batch, of all processes together.
       process_index: Which share of every batch to yield ...
       process_count: ... of so many of equal size.
 
@@ -191,27 +139,29 @@ def evaluation_batches(
     Raises:
       UserError: As for `train_batches`.
     """
-    sides = {"shorter_side": shorter_side, "longer_side": longer_side}
-    chosen = _choose_canvases(source, sides, canvases, max_objects)
+    config = dataclasses.replace(config, flip_probability=0.0)
+    chosen = _choose_canvases(source, config)
     rows = _share(batch_size, process_index, process_count)
-    reader = Reader(source, sides, canvases, max_objects, 0.0, rows)
-    planned = order.plan_evaluation(chosen, batch_size)
-    return read_ahead(grain.MapDataset.source(planned).map(reader.read), num_workers)
+    reader = Reader(source, config, rows)
+    planned = grain.MapDataset.source(order.plan_evaluation(chosen, batch_size))
+    return read_ahead(planned.map(reader.read), config.num_workers)
 
 
-def _choose_canvases(
-    source: Source, sides: dict[str, int], canvases: Canvases, max_objects: int
-) -> np.ndarray:
+def _choose_canvases(source: Source, config: DataConfig) -> np.ndarray:
     """Returns the index of every image's canvas, [N]; checks as `check_source`."""
     if not source.annotations:
         raise UserError("the data set has no images")
-    check_max_objects(source.annotations, max_objects)
+    check_max_objects(source.annotations, config.max_objects)
     chosen = []
     for annotation in source.annotations:
-        size = transforms.fit(annotation.image_size, **sides)
-        chosen.append(transforms.choose_canvas(size, canvases))
+        size = transforms.fit(
+            annotation.image_size,
+            shorter_side=config.shorter_side,
+            longer_side=config.longer_side,
+        )
+        chosen.append(transforms.choose_canvas(size, config.canvases))
         if chosen[-1] is None:
-            listed = ", ".join(f"{height}x{width}" for height, width in canvases)
+            listed = ", ".join(f"{height}x{width}" for height, width in config.canvases)
             raise UserError(
                 f"image {annotation.image_id} is {size[0]}x{size[1]} pixels (height x "
                 f"width) after resizing, but canvases is {listed}; "

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
 from frcnn_jax.data.order import PlannedBatch
 from frcnn_jax.data.records import Batch, Source
@@ -14,10 +15,7 @@ class Reader:
     """Reads batches, or this process's share of them. Picklable, for the workers."""
 
     source: Source
-    sides: dict[str, int]  # The options of `transforms.fit`.
-    canvases: tuple[tuple[int, int], ...]
-    max_objects: int
-    flip_probability: float
+    config: DataConfig
     rows: slice  # Which images of a batch are this process's.
 
     def read(self, planned: PlannedBatch) -> Batch:
@@ -26,8 +24,8 @@ class Reader:
         Raises:
           UserError: An image cannot be read.
         """
-        canvas = self.canvases[planned.canvas_index]
-        flips = planned.flip_draws < self.flip_probability
+        canvas = self.config.canvases[planned.canvas_index]
+        flips = planned.flip_draws < self.config.flip_probability
         examples = [
             self._read_image(int(index), canvas, flip=flip, real=real)
             for index, flip, real in zip(
@@ -43,15 +41,20 @@ class Reader:
         self, index: int, canvas: tuple[int, int], *, flip: bool, real: np.bool_
     ) -> Batch:
         """Reads an image as a batch without the leading axis."""
-        annotation = self.source.annotations[index]
+        config, annotation = self.config, self.source.annotations[index]
         image = self.source.read_image(index)
         chosen = ~annotation.difficult
         boxes, labels = annotation.boxes[chosen], annotation.labels[chosen]
 
-        image, boxes, scale = transforms.resize(image, boxes, **self.sides)
+        image, boxes, scale = transforms.resize(
+            image,
+            boxes,
+            shorter_side=config.shorter_side,
+            longer_side=config.longer_side,
+        )
         if flip:
             image, boxes = transforms.flip_horizontally(image, boxes)
-        boxes, labels, mask = transforms.pad_boxes(boxes, labels, self.max_objects)
+        boxes, labels, mask = transforms.pad_boxes(boxes, labels, config.max_objects)
         return Batch(
             images=transforms.pad_to(image, canvas),
             image_sizes=np.array(image.shape[:2], np.float32),

@@ -47,10 +47,9 @@ def divided_batches(source: Source, config: Config, mesh: Mesh) -> Iterator[Batc
     micro_batch = config.batch_size // config.micro_batches
     batches = pipeline.evaluation_batches(
         source,
+        config.data,
         batch_size=-(-micro_batch // mesh.size) * mesh.size,
-        num_workers=config.data.num_workers,
         **parallel.shard(),
-        **pipeline.options(config.data),
     )
     for batch in batches:
         yield parallel.divide(batch, mesh)

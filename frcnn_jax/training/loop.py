@@ -146,7 +146,7 @@ def open_sources(config: Config) -> Sources:
     }
     sources = {name: open_source(data, split) for name, split in splits.items()}
     for name, source in sources.items():
-        pipeline.check_source(source, **pipeline.options(data))
+        pipeline.check_source(source, data)
         if source.class_names != sources["train"].class_names:
             raise UserError(
                 f"data.train_split has the classes {sources['train'].class_names}, "

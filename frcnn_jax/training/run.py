@@ -62,9 +62,7 @@ def plan_run(
     checkpoints: ocp.CheckpointManager,
 ) -> Run:
     """Makes everything that follows from config and data."""
-    steps_per_epoch = pipeline.steps_per_epoch(
-        source, batch_size=config.batch_size, **pipeline.options(config.data)
-    )
+    steps_per_epoch = pipeline.steps_per_epoch(source, config.data, config.batch_size)
     config = config.in_steps(steps_per_epoch)
     graphdef, _ = abstract_detector(config.model, len(source.class_names))
     schedule = make_schedule(config.optimizer, config.batch_size)
@@ -193,16 +191,13 @@ def _make_watch(run: Run, state: TrainState, progress: Progress) -> Watch:
 
 
 def _read_batches(run: Run, progress: Progress) -> Iterator[Batch]:
-    data = run.config.data
     return pipeline.train_batches(
         run.source,
+        run.config.data,
         batch_size=run.config.batch_size,
-        flip_probability=data.flip_probability,
         seed=run.config.seed,
         start_step=progress.data["next_batch"],
-        num_workers=data.num_workers,
         **parallel.shard(),
-        **pipeline.options(data),
     )
 
 
@@ -223,12 +218,11 @@ def _compile(run: Run, state: TrainState) -> dict[tuple[int, int], TrainStep]:
         micro_batches=config.micro_batches,
         ema_decay=config.optimizer.ema_decay,
     )
-    options = pipeline.options(config.data)
     return compile_steps(
         train_step,
         state,
         run.mesh,
-        canvases=pipeline.used_canvases(run.source, **options),
+        canvases=pipeline.used_canvases(run.source, config.data),
         batch_size=config.batch_size,
         max_objects=config.data.max_objects,
     )

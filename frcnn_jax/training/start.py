@@ -74,9 +74,10 @@ def _fit_to_images(
     source: Source,
 ) -> None:
     batches = pipeline.evaluation_batches(
-        source, batch_size=NUM_CALIBRATION_IMAGES, **pipeline.options(config.data)
+        source, config.data, batch_size=NUM_CALIBRATION_IMAGES
     )
     batch = next(batches)
+    batches.close()
     sizes = jnp.asarray(batch.image_sizes)
     images = detector.normalize(jnp.asarray(batch.images), sizes)
     key = jax.random.key(config.seed)

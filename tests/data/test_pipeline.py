@@ -1,10 +1,12 @@
 """Batches: complete, reproducible, the same with any number of workers."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.pipeline import (
     evaluation_batches,
     fingerprint,
@@ -19,25 +21,19 @@ from tests.data.conftest import voc_object
 from tests.data.sized import SizedSource
 
 NUM_IMAGES = 10
-GEOMETRY = {
-    "batch_size": 4,
-    "shorter_side": 48,
-    "longer_side": 64,
-    "canvases": ((64, 80),),
-    "max_objects": 4,
-}
-TRAINING = {**GEOMETRY, "flip_probability": 0.5, "seed": 0}
+CONFIG = DataConfig(
+    shorter_side=48, longer_side=64, canvases=((64, 80),), max_objects=4
+)
 
 # For images of three aspect ratios: 11 wide ones, 6 tall ones and 2 squares.
 SIZES = [(12, 24), (24, 12), (12, 24)] * 5 + [(16, 16), (12, 24), (24, 12), (16, 16)]
-MIXED = {
-    "batch_size": 4,
-    "shorter_side": 12,
-    "longer_side": 24,
-    "canvases": ((12, 24), (24, 12), (16, 16)),
-    "max_objects": 1,
-}
-MIXED_TRAINING = {**MIXED, "flip_probability": 0.5, "seed": 0}
+MIXED = DataConfig(
+    shorter_side=12,
+    longer_side=24,
+    canvases=((12, 24), (24, 12), (16, 16)),
+    max_objects=1,
+)
+TRAINING = {"batch_size": 4, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +62,7 @@ def assert_same(batches, others):
 
 
 def test_a_batch_has_the_promised_shapes_and_types(shapes):
-    (batch,) = take(train_batches(shapes, **TRAINING), 1)
+    (batch,) = take(train_batches(shapes, CONFIG, **TRAINING), 1)
     assert isinstance(batch, Batch)
     expected = {
         "images": ((4, 64, 80, 3), np.uint8),
@@ -86,13 +82,13 @@ def test_a_batch_has_the_promised_shapes_and_types(shapes):
 
 
 def test_a_batch_of_one_has_a_leading_axis(shapes):
-    (batch,) = take(train_batches(shapes, **{**TRAINING, "batch_size": 1}), 1)
+    (batch,) = take(train_batches(shapes, CONFIG, batch_size=1, seed=0), 1)
     assert batch.images.shape == (1, 64, 80, 3)
     assert batch.indices.shape == (1,)
 
 
 def test_batches_hold_resized_images_with_their_boxes(shapes):
-    for batch in evaluation_batches(shapes, **GEOMETRY):
+    for batch in evaluation_batches(shapes, CONFIG, batch_size=4):
         np.testing.assert_array_equal(batch.image_sizes, [[48, 60]] * 4)
         np.testing.assert_allclose(batch.scales, [[1.2, 1.2]] * 4)
         assert not batch.images[:, 48:].any()
@@ -117,14 +113,14 @@ def test_difficult_objects_are_not_in_a_batch(voc_folder, voc_object):
     voc_folder.add("a", objects)
     voc_folder.split("all", ["a"])
     source = VOCSource(voc_folder.root, "all")
-    (batch,) = take(train_batches(source, **{**TRAINING, "batch_size": 1}), 1)
+    (batch,) = take(train_batches(source, CONFIG, batch_size=1, seed=0), 1)
     np.testing.assert_array_equal(batch.labels, [[1, 0, 0, 0]])
     np.testing.assert_array_equal(batch.box_mask, [[True, False, False, False]])
 
 
 def test_every_epoch_has_each_image_once_in_another_order(mixed):
-    assert steps_per_epoch(mixed, **MIXED) == 3 + 2 + 1
-    batches = take(train_batches(mixed, **MIXED_TRAINING), 5 * 6)
+    assert steps_per_epoch(mixed, MIXED, 4) == 3 + 2 + 1
+    batches = take(train_batches(mixed, MIXED, **TRAINING), 5 * 6)
     epochs = [
         np.concatenate([b.indices[b.image_mask] for b in batches[start : start + 6]])
         for start in range(0, 30, 6)
@@ -137,7 +133,7 @@ def test_every_epoch_has_each_image_once_in_another_order(mixed):
 def test_the_images_of_a_batch_share_the_smallest_canvas_they_fit_into(mixed):
     wide, tall, square = (12, 24), (24, 12), (16, 16)
     seen = []
-    for batch in take(train_batches(mixed, **MIXED_TRAINING), 6):
+    for batch in take(train_batches(mixed, MIXED, **TRAINING), 6):
         assert len(batch.images) == 4
         for index, size in zip(batch.indices, batch.image_sizes, strict=True):
             # A square of 16 pixels becomes one of 12, as the shorter side is 12.
@@ -147,7 +143,7 @@ def test_the_images_of_a_batch_share_the_smallest_canvas_they_fit_into(mixed):
 
 
 def test_filler_in_training_repeats_images_of_its_canvas(mixed):
-    for batch in take(train_batches(mixed, **MIXED_TRAINING), 6):
+    for batch in take(train_batches(mixed, MIXED, **TRAINING), 6):
         if not batch.image_mask.all():
             (masked,) = np.nonzero(~batch.image_mask)
             assert masked[0] > 0
@@ -158,13 +154,9 @@ def test_filler_in_training_repeats_images_of_its_canvas(mixed):
 
 def test_the_seed_decides_the_order(shapes):
     orders = {
-        seed: tuple(
-            np.concatenate(
-                [b.indices for b in take(train_batches(shapes, **options), 5)]
-            )
-        )
+        seed: tuple(np.concatenate([batch.indices for batch in take(batches, 5)]))
         for seed in (0, 1)
-        for options in [{**TRAINING, "seed": seed}]
+        for batches in [train_batches(shapes, CONFIG, batch_size=4, seed=seed)]
     }
     assert orders[0] != orders[1]
 
@@ -172,13 +164,13 @@ def test_the_seed_decides_the_order(shapes):
 def test_flips_mirror_pixels_and_boxes_and_change_between_epochs(shapes):
     plain = {
         int(index): (image, boxes[mask])
-        for batch in evaluation_batches(shapes, **GEOMETRY)
+        for batch in evaluation_batches(shapes, CONFIG, batch_size=4)
         for index, image, boxes, mask in zip(
             batch.indices, batch.images, batch.boxes, batch.box_mask, strict=True
         )
     }
     flips = {index: set() for index in plain}
-    for batch in take(train_batches(shapes, **TRAINING), 20):
+    for batch in take(train_batches(shapes, CONFIG, **TRAINING), 20):
         for row, index in enumerate(batch.indices):
             image, boxes = plain[int(index)]
             flipped = not np.array_equal(batch.images[row], image)
@@ -195,9 +187,9 @@ def test_flips_mirror_pixels_and_boxes_and_change_between_epochs(shapes):
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_flip_probability_0_never_and_1_always_flips(shapes, probability):
-    options = {**TRAINING, "flip_probability": probability}
-    first = next(iter(evaluation_batches(shapes, **GEOMETRY)))
-    for batch in take(train_batches(shapes, **options), 3):
+    config = dataclasses.replace(CONFIG, flip_probability=probability)
+    first = next(evaluation_batches(shapes, config, batch_size=4))
+    for batch in take(train_batches(shapes, config, **TRAINING), 3):
         for image, index in zip(batch.images, batch.indices, strict=True):
             if index < 4:
                 same = np.array_equal(image, first.images[index])
@@ -205,9 +197,9 @@ def test_flip_probability_0_never_and_1_always_flips(shapes, probability):
 
 
 def test_a_run_resumed_at_any_step_sees_the_batches_of_the_uninterrupted_one(mixed):
-    uninterrupted = take(train_batches(mixed, **MIXED_TRAINING), 16)
+    uninterrupted = take(train_batches(mixed, MIXED, **TRAINING), 16)
     for start_step in range(16):  # Epochs begin at 0, 6 and 12.
-        resumed = train_batches(mixed, **MIXED_TRAINING, start_step=start_step)
+        resumed = train_batches(mixed, MIXED, **TRAINING, start_step=start_step)
         assert_same(take(resumed, 16 - start_step), uninterrupted[start_step:])
 
 
@@ -220,28 +212,38 @@ def test_a_late_epoch_is_reached_without_reading_the_earlier_ones(mixed, monkeyp
         return read_image(source, index)
 
     monkeypatch.setattr(SizedSource, "read_image", spy)
-    take(train_batches(mixed, **MIXED_TRAINING, start_step=10**9), 1)
+    take(train_batches(mixed, MIXED, **TRAINING, start_step=10**9), 1)
     assert len(read) < 50  # What the threads read ahead.
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_the_shares_of_two_processes_are_the_batches_of_one(mixed, num_workers):
-    options = {**MIXED_TRAINING, "num_workers": num_workers, "start_step": 3}
-    expected = take(train_batches(mixed, **options), 8)
+    config = dataclasses.replace(MIXED, num_workers=num_workers)
+    options = {**TRAINING, "start_step": 3}
+    expected = take(train_batches(mixed, config, **options), 8)
     shares = [
-        take(train_batches(mixed, **options, process_index=index, process_count=2), 8)
-        for index in range(2)
+        take(train_batches(mixed, config, **options, **share), 8)
+        for share in shares_of(2)
     ]
     assert_same(concatenate(shares), expected)
 
 
 def test_the_shares_of_an_evaluation_are_the_batches_of_one(mixed):
     shares = [
-        list(evaluation_batches(mixed, **MIXED, process_index=index, process_count=4))
-        for index in range(4)
+        list(evaluation_batches(mixed, MIXED, batch_size=4, **share))
+        for share in shares_of(4)
     ]
     assert all(len(batch.images) == 1 for share in shares for batch in share)
-    assert_same(concatenate(shares), list(evaluation_batches(mixed, **MIXED)))
+    expected = list(evaluation_batches(mixed, MIXED, batch_size=4))
+    assert_same(concatenate(shares), expected)
+
+
+def shares_of(process_count):
+    """The options by which each of several processes asks for its share."""
+    return [
+        {"process_index": index, "process_count": process_count}
+        for index in range(process_count)
+    ]
 
 
 def concatenate(shares):
@@ -254,21 +256,22 @@ def concatenate(shares):
 
 @pytest.mark.parametrize("batches", [train_batches, evaluation_batches])
 def test_a_batch_that_cannot_be_shared_equally_is_refused(mixed, batches):
-    options = MIXED_TRAINING if batches is train_batches else MIXED
+    options = TRAINING if batches is train_batches else {"batch_size": 4}
     with pytest.raises(UserError, match=r"batch_size is 4, .* 3 processes"):
-        batches(mixed, **options, process_index=0, process_count=3)
+        batches(mixed, MIXED, **options, process_index=0, process_count=3)
 
 
 def test_worker_processes_change_nothing_also_on_resume(mixed):
-    expected = take(train_batches(mixed, **MIXED_TRAINING), 15)
-    workers = train_batches(mixed, **MIXED_TRAINING, start_step=2, num_workers=2)
+    expected = take(train_batches(mixed, MIXED, **TRAINING), 15)
+    config = dataclasses.replace(MIXED, num_workers=2)
+    workers = train_batches(mixed, config, **TRAINING, start_step=2)
     batches = take(workers, 13)
     assert_same(batches, expected[2:])
     assert all(type(array) is np.ndarray for batch in batches for array in batch)
 
 
 def test_evaluation_has_each_image_once_and_masks_the_filler(shapes):
-    batches = list(evaluation_batches(shapes, **GEOMETRY))
+    batches = list(evaluation_batches(shapes, CONFIG, batch_size=4))
     indices = np.concatenate([batch.indices for batch in batches])
     mask = np.concatenate([batch.image_mask for batch in batches])
     assert len(batches) == 3
@@ -277,24 +280,25 @@ def test_evaluation_has_each_image_once_and_masks_the_filler(shapes):
 
 
 def test_evaluation_fills_a_batch_larger_than_the_data_set(shapes):
-    (batch,) = evaluation_batches(shapes, **{**GEOMETRY, "batch_size": 16})
+    (batch,) = evaluation_batches(shapes, CONFIG, batch_size=16)
     assert batch.images.shape[0] == 16
     assert batch.image_mask.sum() == NUM_IMAGES
 
 
 def test_evaluation_goes_canvas_by_canvas_in_order(mixed):
-    batches = list(evaluation_batches(mixed, **MIXED))
+    batches = list(evaluation_batches(mixed, MIXED, batch_size=4))
     assert [b.images.shape[1:3] for b in batches] == (
         [(12, 24)] * 3 + [(24, 12)] * 2 + [(16, 16)]
     )
     order = np.concatenate([batch.indices[batch.image_mask] for batch in batches])
-    expected = sorted(range(19), key=lambda i: MIXED["canvases"].index(SIZES[i]))
+    expected = sorted(range(19), key=lambda i: MIXED.canvases.index(SIZES[i]))
     np.testing.assert_array_equal(order, expected)
 
 
 def test_evaluation_with_a_worker_equals_evaluation_without(shapes):
-    alone = list(evaluation_batches(shapes, **GEOMETRY))
-    assert_same(list(evaluation_batches(shapes, **GEOMETRY, num_workers=1)), alone)
+    alone = list(evaluation_batches(shapes, CONFIG, batch_size=4))
+    config = dataclasses.replace(CONFIG, num_workers=1)
+    assert_same(list(evaluation_batches(shapes, config, batch_size=4)), alone)
 
 
 def test_images_of_different_sizes_share_a_canvas(voc_folder, voc_object):
@@ -302,29 +306,30 @@ def test_images_of_different_sizes_share_a_canvas(voc_folder, voc_object):
     voc_folder.add("wide", [voc_object("x", 1, 1, 50, 10)], size=(10, 50))
     voc_folder.split("all", ["tall", "wide"])
     source = VOCSource(voc_folder.root, "all")
-    options = {**GEOMETRY, "batch_size": 2, "shorter_side": 32}
-    (batch,) = evaluation_batches(source, **options)
+    config = dataclasses.replace(CONFIG, shorter_side=32)
+    (batch,) = evaluation_batches(source, config, batch_size=2)
     np.testing.assert_array_equal(batch.image_sizes, [[64, 32], [13, 64]])
     np.testing.assert_allclose(batch.boxes[:, 0, 2:], batch.image_sizes)
     np.testing.assert_allclose(batch.scales, [[1.6, 1.6], [1.3, 1.28]])
 
 
 def test_an_image_larger_than_the_canvas_is_refused_at_once(shapes):
-    options = {**TRAINING, "canvases": ((48, 59), (60, 48))}
-    message = r"image train-000000 is 48x60 .* canvases is 48x59, 60x48"
+    config = dataclasses.replace(CONFIG, canvases=((48, 59), (64, 48)))
+    message = r"image train-000000 is 48x60 .* canvases is 48x59, 64x48"
     with pytest.raises(UserError, match=message):
-        train_batches(shapes, **options)
+        train_batches(shapes, config, **TRAINING)
 
 
 def test_too_many_objects_are_refused_at_once(shapes):
+    config = dataclasses.replace(CONFIG, max_objects=1)
     with pytest.raises(UserError, match=r"image train-\d+ has \d objects.* is 1"):
-        evaluation_batches(shapes, **{**GEOMETRY, "max_objects": 1})
+        evaluation_batches(shapes, config, batch_size=4)
 
 
 def test_an_empty_data_set_is_refused():
     empty = ShapesSource(num_images=0, image_size=(40, 50), seed=0, split="train")
     with pytest.raises(UserError, match="no images"):
-        train_batches(empty, **TRAINING)
+        train_batches(empty, CONFIG, **TRAINING)
 
 
 def test_the_fingerprint_changes_with_any_annotation_and_nothing_else(voc_folder):
@@ -358,7 +363,8 @@ def test_a_broken_image_surfaces_with_its_path(voc_folder, voc_object, num_worke
     voc_folder.truncate("a")
     voc_folder.split("all", ["a"])
     source = VOCSource(voc_folder.root, "all")
-    batches = train_batches(source, **TRAINING, num_workers=num_workers)
+    config = dataclasses.replace(CONFIG, num_workers=num_workers)
+    batches = train_batches(source, config, **TRAINING)
     with pytest.raises(UserError, match=r"cannot read image .*/a\.jpg") as error:
         next(batches)
     assert "\n" not in str(error.value)

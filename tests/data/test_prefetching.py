@@ -1,5 +1,6 @@
 """Worker processes that die, and errors that are the source's own."""
 
+import dataclasses
 import itertools
 import multiprocessing
 import os
@@ -8,17 +9,14 @@ import time
 
 import pytest
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.pipeline import evaluation_batches, train_batches
 from frcnn_jax.errors import UserError
 from tests.data.sized import SizedSource
 
-OPTIONS = {
-    "batch_size": 2,
-    "shorter_side": 8,
-    "longer_side": 8,
-    "canvases": ((8, 8),),
-    "max_objects": 1,
-}
+ONE_WORKER = DataConfig(
+    shorter_side=8, longer_side=8, canvases=((8, 8),), max_objects=1, num_workers=1
+)
 
 
 class FailingSource(SizedSource):
@@ -31,13 +29,9 @@ class FailingSource(SizedSource):
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_killed_worker_is_one_clear_line_within_seconds(num_workers):
     others = set(multiprocessing.active_children())
-    batches = train_batches(
-        SizedSource([(8, 8)] * 5),
-        **OPTIONS,
-        flip_probability=0.5,
-        seed=0,
-        num_workers=num_workers,
-    )
+    source = SizedSource([(8, 8)] * 5)
+    config = dataclasses.replace(ONE_WORKER, num_workers=num_workers)
+    batches = train_batches(source, config, batch_size=2, seed=0)
     next(batches)
     workers = set(multiprocessing.active_children()) - others
     assert len(workers) == num_workers
@@ -53,7 +47,8 @@ def test_a_killed_worker_is_one_clear_line_within_seconds(num_workers):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_runtime_error_of_the_source_stays_what_it_is(num_workers):
     source = FailingSource([(8, 8)] * 2)
-    batches = evaluation_batches(source, **OPTIONS, num_workers=num_workers)
+    config = dataclasses.replace(ONE_WORKER, num_workers=num_workers)
+    batches = evaluation_batches(source, config, batch_size=2)
     with pytest.raises(RuntimeError, match="bug in a source"):
         next(batches)
 
@@ -61,7 +56,7 @@ def test_a_runtime_error_of_the_source_stays_what_it_is(num_workers):
 def test_closing_ends_the_workers():
     others = set(multiprocessing.active_children())
     source = SizedSource([(8, 8)] * 20)
-    batches = evaluation_batches(source, **OPTIONS, num_workers=1)
+    batches = evaluation_batches(source, ONE_WORKER, batch_size=2)
     next(batches)
     assert set(multiprocessing.active_children()) - others
     batches.close()
@@ -71,7 +66,7 @@ def test_closing_ends_the_workers():
 def test_letting_go_ends_the_workers():
     others = set(multiprocessing.active_children())
     source = SizedSource([(8, 8)] * 20)
-    batches = evaluation_batches(source, **OPTIONS, num_workers=1)
+    batches = evaluation_batches(source, ONE_WORKER, batch_size=2)
     next(batches)
     del batches
     assert not set(multiprocessing.active_children()) - others

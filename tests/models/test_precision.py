@@ -164,8 +164,7 @@ def pictures(number: int, height: int, width: int) -> Batch:
         shapes_size=(height, width),
         shorter_side=height,
         longer_side=width,
-        canvas=(height, width),
+        canvases=((height, width),),
     )
     source = open_source(data, "train")
-    options = pipeline.options(data)
-    return next(pipeline.evaluation_batches(source, batch_size=number, **options))
+    return next(pipeline.evaluation_batches(source, data, batch_size=number))

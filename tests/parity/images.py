@@ -36,8 +36,7 @@ def padded_batch(data_root):
         class_names=None,
     )
     source = open_source(data, "train")
-    options = pipeline.options(data)
-    return next(pipeline.evaluation_batches(source, batch_size=1, **options))
+    return next(pipeline.evaluation_batches(source, data, batch_size=1))
 
 
 def cut_image(batch):

@@ -1,5 +1,6 @@
 """The training step is compiled once for each canvas, and kept for the next start."""
 
+import dataclasses
 import logging
 import os
 import subprocess
@@ -31,20 +32,6 @@ jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
 jax.jit(lambda x: jnp.sort(jnp.sin(x)))(jnp.ones(9))
 print(events.count("/jax/compilation_cache/cache_hits"))
 """
-
-
-@pytest.fixture
-def compilations():
-    """One entry for each time that XLA is asked for a program during the test."""
-    seconds = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seconds.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seconds
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture
@@ -86,8 +73,8 @@ def test_each_canvas_is_compiled_once_and_fits_the_batches(compilations):
 
 def test_canvas_that_no_image_takes_is_not_used():
     source = open_source(tiny.DATA, "train")
-    options = pipeline.options(tiny.DATA) | {"canvases": CANVASES}
-    assert pipeline.used_canvases(source, **options) == CANVASES[:1]
+    data = dataclasses.replace(tiny.DATA, canvases=CANVASES)
+    assert pipeline.used_canvases(source, data) == CANVASES[:1]
 
 
 def test_seconds_and_memory_are_told_for_each_canvas(caplog):

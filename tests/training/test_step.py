@@ -41,20 +41,6 @@ def batch():
     return parallel.divide(tiny.first_batch(), parallel.make_mesh())
 
 
-@pytest.fixture
-def compilations():
-    """Names of what XLA compiles while the test runs."""
-    names = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            names.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def assert_equal(tree, other):
     assert jax.tree.structure(tree) == jax.tree.structure(other)
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):

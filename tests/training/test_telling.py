@@ -160,9 +160,9 @@ def bad_image(monkeypatch):
     """Gives every object of an image a class that does not exist."""
     train_batches = pipeline.train_batches
 
-    def spoil(source, **options):
+    def spoil(source, *args, **options):
         ids = np.array([annotation.image_id for annotation in source.annotations])
-        for batch in train_batches(source, **options):
+        for batch in train_batches(source, *args, **options):
             is_bad = ids[batch.indices] == BAD_IMAGE
             labels = np.where(is_bad[:, None], np.int32(10**6), batch.labels)
             yield batch._replace(labels=labels)
