@@ -1,5 +1,6 @@
 """Reading ahead, in threads or in worker processes, through grain."""
 
+import signal
 from collections.abc import Iterator
 
 import grain
@@ -31,8 +32,15 @@ def read_ahead(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
         flags.FLAGS.mark_as_parsed()
     read_options = grain.ReadOptions(_NUM_THREADS, _NUM_THREADS)
     workers = grain.multiprocessing.MultiprocessingOptions(num_workers=num_workers)
-    dataset = batches.to_iter_dataset(read_options).mp_prefetch(workers)
+    dataset = batches.to_iter_dataset(read_options)
+    if num_workers:
+        dataset = dataset.mp_prefetch(workers, _outlive_sigterm)
     return _iterate(dataset.map(_copy) if num_workers else dataset)
+
+
+def _outlive_sigterm(worker_index: int, num_workers: int) -> None:
+    """A scheduler sends it to workers too, which the last steps may still need."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _iterate(dataset: grain.IterDataset) -> Iterator[Batch]:

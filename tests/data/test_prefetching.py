@@ -44,6 +44,18 @@ def test_a_killed_worker_is_one_clear_line_within_seconds(num_workers):
     assert not set(multiprocessing.active_children()) - others
 
 
+def test_sigterm_leaves_the_workers_to_the_run():
+    others = set(multiprocessing.active_children())
+    batches = train_batches(SizedSource([(8, 8)] * 5), ONE_WORKER, batch_size=2, seed=0)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    os.kill(worker.pid, signal.SIGTERM)
+    assert len(list(itertools.islice(batches, 100))) == 100
+    assert worker.is_alive()
+    batches.close()
+    assert not worker.is_alive()
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_runtime_error_of_the_source_stays_what_it_is(num_workers):
     source = FailingSource([(8, 8)] * 2)
