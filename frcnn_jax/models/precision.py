@@ -1,12 +1,12 @@
 """Mixed precision: layers multiply in a compute type, parameters stay float32."""
 
-from jax import Array
-from jax.typing import DTypeLike
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 
 def promote_products(
-    arrays: tuple[Array, Array, Array], *, dtype: DTypeLike
-) -> tuple[Array, Array, Array]:
+    arrays: tuple[ArrayLike, ArrayLike, ArrayLike], *, dtype: DTypeLike
+) -> tuple[ArrayLike, ArrayLike, ArrayLike]:
     """Casts what a layer multiplies, and leaves its bias as it is.
 
     For use as `nnx.Conv(..., dtype=dtype, promote_dtype=promote_products)`: products
@@ -22,4 +22,4 @@ def promote_products(
       The three arrays.
     """
     inputs, kernel, bias = arrays
-    return inputs.astype(dtype), kernel.astype(dtype), bias
+    return jnp.asarray(inputs, dtype), jnp.asarray(kernel, dtype), bias
