@@ -49,6 +49,7 @@ class Run(NamedTuple):
     steps_per_epoch: int
     mesh: Mesh
     graphdef: nnx.GraphDef
+    shapes: Params  # and types of the parameters
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     checkpoints: ocp.CheckpointManager
@@ -64,7 +65,7 @@ def plan_run(
     """Makes everything that follows from config and data."""
     steps_per_epoch = pipeline.steps_per_epoch(source, config.data, config.batch_size)
     config = config.in_steps(steps_per_epoch)
-    graphdef, _ = abstract_detector(config.model, len(source.class_names))
+    graphdef, shapes = abstract_detector(config.model, len(source.class_names))
     schedule = make_schedule(config.optimizer, config.batch_size)
     frozen_blocks = config.model.frozen_blocks
     return Run(
@@ -74,6 +75,7 @@ def plan_run(
         steps_per_epoch=steps_per_epoch,
         mesh=mesh,
         graphdef=graphdef,
+        shapes=shapes,
         optimizer=make_optimizer(config.optimizer, schedule, frozen_blocks),
         schedule=schedule,
         checkpoints=checkpoints,
@@ -101,10 +103,9 @@ def continue_or_start(run: Run, params: Params | None) -> tuple[TrainState, Prog
     )
     fingerprint = pipeline.fingerprint(run.source)
     if params is None:
-        _, shapes = abstract_detector(config.model, len(run.source.class_names))
         restored = checkpoint.restore_latest(
             run.checkpoints,
-            parallel.replicated_shapes(jax.eval_shape(make, shapes), run.mesh),
+            parallel.replicated_shapes(jax.eval_shape(make, run.shapes), run.mesh),
             config.model.preprocessing,
         )
         if restored is not None:

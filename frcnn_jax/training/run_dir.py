@@ -9,6 +9,7 @@ from frcnn_jax import parallel
 from frcnn_jax.config import Config, DistributedConfig, ResumeConfig
 from frcnn_jax.config_files import config_from_dict, read_config, save_config
 from frcnn_jax.errors import UserError
+from frcnn_jax.preprocessing import Preprocessing
 from frcnn_jax.writing import writing
 
 # Where and how a run is made and kept, which changes no bit of its result.
@@ -21,7 +22,7 @@ _NOT_COMPARED = (
     "distributed",
     "data.num_workers",
 )
-_COLORS = ("channel_order", "pixel_mean", "pixel_std")
+_COLORS = tuple(field.name for field in dataclasses.fields(Preprocessing))
 
 
 def find_run(config: Config) -> Config | None:

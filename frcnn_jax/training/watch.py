@@ -11,6 +11,7 @@ import numpy as np
 
 from frcnn_jax.data.records import Batch, abbreviate
 from frcnn_jax.errors import UserError
+from frcnn_jax.models import Losses
 from frcnn_jax.training.step import Metrics
 
 NUM_HARDEST = 10
@@ -18,12 +19,7 @@ NUM_HARDEST = 10
 # The loss of an image, None where it is not finite, as JSON needs it; and its id.
 Hard = tuple[float | None, str]
 
-LOSSES = (
-    "rpn_classification_loss",
-    "rpn_localization_loss",
-    "roi_classification_loss",
-    "roi_localization_loss",
-)
+LOSSES = Losses._fields[:4]  # those that `Losses.total` adds up
 
 
 class Watch:
