@@ -9,7 +9,7 @@ from flax import nnx
 
 from benchmarks import peers
 from benchmarks.timing import Case
-from frcnn_jax import parallel
+from frcnn_jax import distributed
 from frcnn_jax.config import ModelConfig, OptimizerConfig
 from frcnn_jax.data.records import Batch
 from frcnn_jax.models import FasterRCNN
@@ -37,14 +37,14 @@ def step_cases() -> Iterator[Case]:
     graphdef, params = init_detector(ModelConfig(), NUM_CLASSES, 0)
     schedule = make_schedule(OptimizerConfig(), batch_size=1)
     optimizer = make_optimizer(OptimizerConfig(), schedule, ModelConfig().frozen_blocks)
-    mesh = parallel.make_mesh()
-    state = parallel.replicate(make_state(params, optimizer, 0, has_ema=False), mesh)
+    mesh = distributed.make_mesh()
+    state = distributed.replicate(make_state(params, optimizer, 0, has_ema=False), mesh)
     train_step = make_train_step(graphdef, optimizer, mesh)
     yield Case(
         STEP,
         size,
         train_step.__wrapped__,  # without donation: it runs on the same state again
-        (state, parallel.divide(batch, mesh)),
+        (state, distributed.shard_batch(batch, mesh)),
     )
 
     num_rois = ModelConfig().proposal_targets.num_samples

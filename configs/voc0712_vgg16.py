@@ -6,7 +6,7 @@ images of 2007. Peers publish 75.3 mAP for it, from ImageNet's VGG16: give
 """
 
 from frcnn_jax.config import Config, DataConfig, OptimizerConfig
-from frcnn_jax.data.sources.voc import VOC_CLASS_NAMES
+from frcnn_jax.data.records import VOC_CLASS_NAMES
 
 
 def get_config() -> Config:

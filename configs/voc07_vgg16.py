@@ -8,7 +8,7 @@ single one of 1008 x 1008 would have 1.02 and the images themselves have 0.50.
 """
 
 from frcnn_jax.config import Config, DataConfig, OptimizerConfig
-from frcnn_jax.data.sources.voc import VOC_CLASS_NAMES
+from frcnn_jax.data.records import VOC_CLASS_NAMES
 
 
 def get_config() -> Config:

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from frcnn_jax.config import Config
-from frcnn_jax.config_files import load_config, override_config
+from frcnn_jax.config import PREPROCESSINGS, Config
+from frcnn_jax.config.loading import load_config, override_config
 from frcnn_jax.errors import UserError
-from frcnn_jax.preprocessing import PREPROCESSINGS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,12 +76,12 @@ def evaluate(arguments: Sequence[str]) -> None:
             f"expected --work-dir DIR or --config PATH, got {' '.join(arguments)!r}"
         )
     _start()
-    from frcnn_jax.training import loop
+    from frcnn_jax.evaluation import evaluate as evaluation
 
     if options.config is not None:
-        loop.evaluate_pretrained(config, options.split)
+        evaluation.evaluate_pretrained(config, options.split)
     else:
-        loop.evaluate(options.work_dir, options.split, options.step)
+        evaluation.evaluate_run(options.work_dir, options.split, options.step)
 
 
 def _step(text: str) -> int | str:
@@ -120,10 +119,16 @@ def import_weights(arguments: Sequence[str]) -> None:
             metavar="N",
             help=f"anchor {name} that a detector was trained with, if not {default}",
         )
+    parser.add_argument(
+        "--class-names",
+        nargs="+",
+        metavar="NAME",
+        help="classes of a detector, in order, if they are not VOC's twenty",
+    )
     options = vars(parser.parse_args(arguments))
     source, output = options.pop("source"), options.pop("output")
     _start()
-    from frcnn_jax import convert
+    from frcnn_jax.weights import convert
 
     given = {name: value for name, value in options.items() if value is not None}
     convert.import_file(source, output, **given)
@@ -148,7 +153,7 @@ def export_weights(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     _start()
-    from frcnn_jax import convert
+    from frcnn_jax.weights import convert
 
     convert.export(options.source, options.output, options.format)
 
@@ -162,9 +167,9 @@ def _train(arguments: Sequence[str]) -> None:
     config = load_config(options.config) if options.config else Config()
     config = override_config(config, overrides, "train.py --config PATH")
     _start()
-    from frcnn_jax.training import loop
+    from frcnn_jax.training import train as training
 
-    loop.train(config)
+    training.train(config)
 
 
 def _start() -> None:
@@ -174,10 +179,10 @@ def _start() -> None:
     # What Orbax logs, with tracebacks, it raises too, and that ends as one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    sys.unraisablehook = _tell_unraisable
+    sys.unraisablehook = _report_unraisable
 
 
-def _tell_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Leaves out that a checkpoint's threads met the end of one that has failed."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

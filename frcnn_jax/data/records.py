@@ -6,6 +6,8 @@ of the original image in an `Annotation`, of the resized image in a `Batch`. Lab
 """
 
 import dataclasses
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -13,6 +15,30 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from frcnn_jax.errors import UserError
+
+# PASCAL VOC's, in the order of their labels.
+VOC_CLASS_NAMES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
 
 _MAX_NAMES = 10  # In a warning; a data set may have thousands of bad files.
 
@@ -61,6 +87,29 @@ class Batch(NamedTuple):
     box_mask: np.ndarray  # [B, M] bool. False where the box is padding.
     indices: np.ndarray  # [B] int32, the image's index in its source.
     image_mask: np.ndarray  # [B] bool. False for the filler of a last batch.
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(height, width) that the images are padded to."""
+        height, width = self.images.shape[1:3]
+        return height, width
+
+
+def fingerprint(source: Source) -> str:
+    """Digests class names and annotations, so that a changed data set is noticed.
+
+    Returns:
+      16 hexadecimal digits: the beginning of a SHA-256, which excludes the pixels.
+    """
+    digest = hashlib.sha256(json.dumps(list(source.class_names)).encode())
+    for annotation in source.annotations:
+        size = [int(side) for side in annotation.image_size]
+        head = [annotation.image_id, *size, len(annotation.boxes)]
+        digest.update(json.dumps(head).encode())
+        digest.update(annotation.boxes.astype("<f4").tobytes())
+        digest.update(annotation.labels.astype("<i4").tobytes())
+        digest.update(annotation.difficult.astype(bool).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def drop_bad_boxes(

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from frcnn_jax.config import Resizing
 from frcnn_jax.errors import UserError
 
 
-def fit(
+def resized_size(
     image_size: tuple[int, int], *, shorter_side: int, longer_side: int
 ) -> tuple[int, int]:
     """Computes the size of an image after `resize`.
@@ -28,9 +29,9 @@ def fit(
       (height, width), whole pixels.
 
     Example:
-      >>> fit((375, 500), shorter_side=600, longer_side=1000)
+      >>> resized_size((375, 500), shorter_side=600, longer_side=1000)
       (600, 800)
-      >>> fit((200, 500), shorter_side=600, longer_side=1000)
+      >>> resized_size((200, 500), shorter_side=600, longer_side=1000)
       (400, 1000)
 
     References:
@@ -53,12 +54,14 @@ def resize(
       longer_side: The greatest length of the longer side, in pixels.
 
     Returns:
-      The image [H', W', 3] of size `fit(..)`, the boxes [N, 4] in its pixels, and the
+      The image [H', W', 3] of size `resized_size(..)`, the boxes [N, 4] in its pixels, and the
       scale [2] float32 in (y, x): the real ratios H'/H and W'/W, which differ by the
       rounding to whole pixels.
     """
     image_size = image.shape[:2]
-    new_size = fit(image_size, shorter_side=shorter_side, longer_side=longer_side)
+    new_size = resized_size(
+        image_size, shorter_side=shorter_side, longer_side=longer_side
+    )
     resized = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BILINEAR)
     scale = (np.array(new_size) / np.array(image_size)).astype(np.float32)
     return np.asarray(resized), boxes * np.tile(scale, 2), scale
@@ -96,6 +99,38 @@ def choose_canvas(
         if height <= canvas[0] and width <= canvas[1]
     ]
     return min(fitting, key=lambda index: math.prod(canvases[index]), default=None)
+
+
+def choose_canvas_for(
+    image_size: tuple[int, int], resizing: Resizing, image_id: str
+) -> int:
+    """Chooses the canvas that an image takes after `resize`.
+
+    Args:
+      image_size: (height, width) of the original image.
+      resizing: sides and canvases.
+      image_id: what to call the image in the error.
+
+    Returns:
+      The index of the canvas.
+
+    Raises:
+      UserError: if the resized image fits into no canvas.
+    """
+    size = resized_size(
+        image_size,
+        shorter_side=resizing.shorter_side,
+        longer_side=resizing.longer_side,
+    )
+    index = choose_canvas(size, resizing.canvases)
+    if index is None:
+        listed = ", ".join(f"{height}x{width}" for height, width in resizing.canvases)
+        raise UserError(
+            f"image {image_id} is {size[0]}x{size[1]} pixels (height x width) after "
+            f"resizing, but canvases is {listed}; enlarge one of canvases or reduce "
+            "longer_side"
+        )
+    return index
 
 
 def pad_to(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:

@@ -1,11 +1,10 @@
-"""Faster R-CNN: one method for the training losses, one for detections.
+"""Faster R-CNN: from images to training losses, and from images to detections.
 
-Convolutions run on the batch; everything else is an op for one image, under `vmap`.
-Boxes are `(y_min, x_min, y_max, x_max)` in pixels of the resized image.
+Convolutions run on the batch. Everything after them is written for one image, with the
+functions of `frcnn_jax.ops`, under a single `jax.vmap`. Boxes are
+`(y_min, x_min, y_max, x_max)` in pixels of the resized image.
 """
 
-import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
@@ -17,43 +16,71 @@ from jaxtyping import Bool, Float, Int, Key, UInt8
 
 from frcnn_jax import ops
 from frcnn_jax.config import ModelConfig
+from frcnn_jax.models.layers import inside_mask, zero_outside
 from frcnn_jax.models.roi_head import RoIHead
 from frcnn_jax.models.rpn import RPN
-from frcnn_jax.models.vgg16 import (
-    STRIDE,
-    VGG16,
-    inside_mask,
-    near_identity,
-    zero_outside,
-)
+from frcnn_jax.models.vgg16 import STRIDE, VGG16, near_identity
 
 POOLED_SIZE = (7, 7)
 
 
-class Losses(NamedTuple):
-    """The four losses of every image, and what they were computed from."""
+class DenseOutputs(NamedTuple):
+    """What the convolutions compute for a batch, and what they computed it from.
 
-    rpn_classification_loss: Array  # [B]
-    rpn_localization_loss: Array  # [B]
-    roi_classification_loss: Array  # [B]
-    roi_localization_loss: Array  # [B]
-    num_positive_anchors: Array  # [B] int32, sampled anchors with an object
-    num_negative_anchors: Array  # [B] int32, sampled anchors of the background
-    num_positive_rois: Array  # [B] int32, sampled proposals with an object
-    num_negative_rois: Array  # [B] int32, sampled proposals of the background
-    proposal_recall: Array  # [B] share of objects that a proposal meets with IoU >= 0.5
+    Under `jax.vmap` the same fields without B describe one image.
+    """
+
+    features: Array  # [B, H, W, C] feature maps
+    feature_sizes: Array  # [B, 2] int32 (height, width) of their real parts, in cells
+    logits: Array  # [B, N, 2] scores of (background, object), N = H * W * A
+    deltas: Array  # [B, N, 4]
+    image_sizes: Array  # [B, 2] (height, width) of the true images, in pixels
+    scales: Array  # [B, 2] resized / original size, (y, x)
+
+
+class TrainingStages(NamedTuple):
+    """What the losses of one image are computed from, in the order of computation."""
+
+    anchors: Array  # [N, 4]
+    anchor_targets: ops.AnchorTargets  # of N anchors
+    proposals: ops.Proposals  # P of them
+    proposal_targets: ops.ProposalTargets  # of R sampled RoIs
+    pooled: Array  # [R, 7, 7, C]
+    roi_logits: Array  # [R, L + 1]
+    roi_deltas: Array  # [R, L + 1, 4], normalized
+
+
+class Losses(NamedTuple):
+    """The four losses; arrays of [B], or scalars of one image."""
+
+    rpn_classification_loss: Array
+    rpn_localization_loss: Array
+    roi_classification_loss: Array
+    roi_localization_loss: Array
 
     @property
     def total(self) -> Array | np.ndarray:
-        """The sum of the four losses, [B]."""
-        return sum(self[:4])
+        """The sum of the four losses."""
+        return sum(self)
+
+
+class SamplingStats(NamedTuple):
+    """What the losses were computed from; arrays of [B], or scalars of one image."""
+
+    num_positive_anchors: Array  # int32, sampled anchors with an object
+    num_negative_anchors: Array  # int32, sampled anchors of the background
+    num_positive_rois: Array  # int32, sampled proposals with an object
+    num_negative_rois: Array  # int32, sampled proposals of the background
+    proposal_recall: Array  # share of objects that a proposal overlaps by IoU >= 0.5
 
 
 class FasterRCNN(nnx.Module):
     """VGG16, region proposal network and RoI head."""
 
-    def __init__(self, config: ModelConfig, num_classes: int, *, rngs: nnx.Rngs):
-        """Makes the networks, with random parameters.
+    def __init__(
+        self, config: ModelConfig, num_classes: int, *, rngs: nnx.Rngs
+    ) -> None:
+        """Builds the networks, with random parameters.
 
         Args:
           config: sizes and options.
@@ -91,135 +118,186 @@ class FasterRCNN(nnx.Module):
             rngs=rngs,
         )
 
+    def __call__(
+        self,
+        images: UInt8[Array, "b height width 3"],
+        image_sizes: Float[Array, "b 2"],
+        scales: Float[Array, "b 2"],
+    ) -> DenseOutputs:
+        """Runs the backbone and the region proposal network.
+
+        Args:
+          images: [B, height, width, 3] RGB, padded to the canvas.
+          image_sizes: [B, 2] (height, width) of the true images, in pixels.
+          scales: [B, 2] resized / original size, (y, x).
+
+        Returns:
+          What `losses` and `detect` go on from.
+        """
+        features, feature_sizes = self.backbone(
+            self.normalize(images, image_sizes), image_sizes.astype(jnp.int32)
+        )
+        logits, deltas = self.rpn(features)
+        return DenseOutputs(
+            features, feature_sizes, logits, deltas, image_sizes, scales
+        )
+
     def losses(
         self,
         keys: Key[Array, " b"],
-        images: UInt8[Array, "b height width 3"],
-        image_sizes: Float[Array, "b 2"],
-        scales: Float[Array, "b 2"],
+        outputs: DenseOutputs,
         gt_boxes: Float[Array, "b m 4"],
         gt_labels: Int[Array, "b m"],
         gt_mask: Bool[Array, "b m"],
-    ) -> Losses:
+    ) -> tuple[Losses, SamplingStats]:
         """Computes the training losses of every image.
 
         Args:
-          keys: [B] PRNG keys, one an image, of its samples and dropout.
-          images: [B, height, width, 3] RGB, padded to the canvas.
-          image_sizes: [B, 2] (height, width) of the true images, in pixels.
-          scales: [B, 2] resized / original size, down and across.
+          keys: [B] PRNG keys, one per image, for its samples and dropout.
+          outputs: of `__call__`.
           gt_boxes: [B, M, 4] objects, padded.
-          gt_labels: [B, M] classes from 0.
+          gt_labels: [B, M] classes, from 0.
           gt_mask: [B, M] which objects are real.
 
         Returns:
-          `Losses`, arrays of [B].
+          The losses and what they were computed from, arrays of [B].
         """
-        anchor_keys, roi_keys, dropout_keys = jax.vmap(
-            functools.partial(jax.random.split, num=3), out_axes=1
-        )(keys)
-        features, feature_sizes, anchors = self.features(images, image_sizes)
-        logits, deltas = self.rpn(features)
-        anchor_targets = jax.vmap(
-            functools.partial(
-                ops.anchor_targets, **dataclasses.asdict(self.config.anchor_targets)
-            )
-        )(anchor_keys, anchors, gt_boxes, gt_mask, image_sizes)
+        return jax.vmap(self._image_losses)(keys, outputs, gt_boxes, gt_labels, gt_mask)
 
-        proposals = self.propose(logits, deltas, anchors, image_sizes, scales, True)
-        targets = jax.vmap(
-            functools.partial(
-                ops.proposal_targets, **dataclasses.asdict(self.config.proposal_targets)
-            )
-        )(roi_keys, proposals.boxes, proposals.mask, gt_boxes, gt_labels, gt_mask)
-        pooled = self.pool(features, targets.rois, feature_sizes)
-        roi_logits, roi_deltas = jax.vmap(self.head)(pooled, dropout_keys)
-
-        options = self.config.losses
-        shared = {
-            "normalizer": options.normalizer,
-            "localization_weight": options.localization_weight,
-        }
-        rpn_losses = jax.vmap(
-            functools.partial(ops.rpn_loss, beta=options.rpn_beta, **shared)
-        )(logits, deltas, anchor_targets)
-        roi_losses = jax.vmap(
-            functools.partial(
-                ops.roi_loss,
-                beta=options.roi_beta,
-                delta_std=options.delta_std,
-                **shared,
-            )
-        )(roi_logits, roi_deltas, targets)
-        return Losses(
-            *rpn_losses,
-            *roi_losses,
-            (anchor_targets.labels > 0).sum(axis=1),
-            (anchor_targets.labels == 0).sum(axis=1),
-            (targets.labels > 0).sum(axis=1),
-            (targets.mask & (targets.labels == 0)).sum(axis=1),
-            jax.vmap(_recall)(proposals, gt_boxes, gt_mask),
-        )
-
-    def detect(
-        self,
-        images: UInt8[Array, "b height width 3"],
-        image_sizes: Float[Array, "b 2"],
-        scales: Float[Array, "b 2"],
-    ) -> ops.Detections:
+    def detect(self, outputs: DenseOutputs) -> ops.Detections:
         """Finds the objects of every image.
 
         Args:
-          images: [B, height, width, 3] RGB, padded to the canvas.
-          image_sizes: [B, 2] (height, width) of the true images, in pixels.
-          scales: [B, 2] resized / original size, down and across.
+          outputs: of `__call__`.
 
         Returns:
           `ops.Detections` with arrays of [B, D, ...], boxes in pixels of the resized
           image.
         """
-        features, feature_sizes, anchors = self.features(images, image_sizes)
-        logits, deltas = self.rpn(features)
-        proposals = self.propose(logits, deltas, anchors, image_sizes, scales, False)
-        pooled = self.pool(features, proposals.boxes, feature_sizes)
-        roi_logits, roi_deltas = jax.vmap(self.head)(pooled)
-        return jax.vmap(
-            functools.partial(
-                ops.select_detections, **dataclasses.asdict(self.config.detection)
-            )
-        )(
-            jax.nn.softmax(roi_logits),
-            roi_deltas * jnp.asarray(self.config.losses.delta_std)[None, None, None],
+        return jax.vmap(self._image_detections)(outputs)
+
+    def image_stages(
+        self,
+        key: Key[Array, ""],
+        outputs: DenseOutputs,
+        gt_boxes: Float[Array, "m 4"],
+        gt_labels: Int[Array, " m"],
+        gt_mask: Bool[Array, " m"],
+    ) -> TrainingStages:
+        """Samples anchors and proposals of one image, and runs the head on the latter.
+
+        Args:
+          key: PRNG key of the image's samples and dropout.
+          outputs: of one image, without the batch axis.
+          gt_boxes: [M, 4] objects, padded.
+          gt_labels: [M] classes, from 0.
+          gt_mask: [M] which objects are real.
+
+        Returns:
+          Everything that the losses are computed from.
+        """
+        anchor_key, roi_key, dropout_key = jax.random.split(key, 3)
+        options = self.config.proposals
+        anchors = self._anchors(outputs)
+        # Stage 1: the region proposal network learns from sampled anchors.
+        anchor_targets = ops.anchor_targets(
+            anchor_key,
+            anchors,
+            gt_boxes,
+            gt_mask,
+            outputs.image_sizes,
+            **vars(self.config.anchor_targets),
+        )
+        # Stage 2: the head learns from sampled proposals.
+        proposals = self._propose(
+            outputs, anchors, options.pre_nms_train, options.post_nms_train
+        )
+        targets = ops.proposal_targets(
+            roi_key,
             proposals.boxes,
             proposals.mask,
-            image_sizes,
+            gt_boxes,
+            gt_labels,
+            gt_mask,
+            **vars(self.config.proposal_targets),
+        )
+        pooled = self._pool(outputs, targets.rois)
+        roi_logits, roi_deltas = self.head(pooled, dropout_key)
+        return TrainingStages(
+            anchors, anchor_targets, proposals, targets, pooled, roi_logits, roi_deltas
         )
 
-    def features(
+    def _image_losses(
         self,
-        images: UInt8[Array, "b height width 3"],
-        image_sizes: Float[Array, "b 2"],
-    ) -> tuple[Float[Array, "b h w c"], Int[Array, "b 2"], Float[Array, "b n 4"]]:
-        """Computes feature maps, the sizes of their real parts, and the anchors.
-
-        Anchors of cells beyond the real part are empty boxes outside the image.
-        """
-        sizes = image_sizes.astype(jnp.int32)
-        features, sizes = self.backbone(self.normalize(images, image_sizes), sizes)
-        base = ops.base_anchors(
-            self.config.anchor_scales, self.config.anchor_ratios, STRIDE
+        key: Key[Array, ""],
+        outputs: DenseOutputs,
+        gt_boxes: Float[Array, "m 4"],
+        gt_labels: Int[Array, " m"],
+        gt_mask: Bool[Array, " m"],
+    ) -> tuple[Losses, SamplingStats]:
+        """Computes the losses of one image."""
+        stages = self.image_stages(key, outputs, gt_boxes, gt_labels, gt_mask)
+        options = self.config.losses
+        rpn_losses = ops.rpn_loss(
+            outputs.logits,
+            outputs.deltas,
+            stages.anchor_targets,
+            beta=options.rpn_beta,
+            normalizer=options.normalizer,
+            localization_weight=options.localization_weight,
         )
-        anchors = ops.grid_anchors(features.shape[1:3], base, STRIDE)
-        inside = inside_mask(features.shape[1:3], sizes).reshape(len(images), -1)
-        inside = jnp.repeat(inside, len(base), axis=1)
-        return features, sizes, jnp.where(inside[..., None], anchors[None], -1.0)
+        roi_losses = ops.roi_loss(
+            stages.roi_logits,
+            stages.roi_deltas,
+            stages.proposal_targets,
+            beta=options.roi_beta,
+            delta_std=options.delta_std,
+            normalizer=options.normalizer,
+            localization_weight=options.localization_weight,
+        )
+        anchor_labels = stages.anchor_targets.labels
+        roi_labels, roi_mask = (
+            stages.proposal_targets.labels,
+            stages.proposal_targets.mask,
+        )
+        return Losses(*rpn_losses, *roi_losses), SamplingStats(
+            num_positive_anchors=(anchor_labels > 0).sum(),
+            num_negative_anchors=(anchor_labels == 0).sum(),
+            num_positive_rois=(roi_labels > 0).sum(),
+            num_negative_rois=(roi_mask & (roi_labels == 0)).sum(),
+            proposal_recall=_recall(stages.proposals, gt_boxes, gt_mask),
+        )
+
+    def _image_detections(self, outputs: DenseOutputs) -> ops.Detections:
+        """Finds the objects of one image."""
+        options = self.config.proposals
+        proposals = self._propose(
+            outputs,
+            self._anchors(outputs),
+            options.pre_nms_test,
+            options.post_nms_test,
+        )
+        roi_logits, roi_deltas = self.head(self._pool(outputs, proposals.boxes))
+        return ops.select_detections(
+            jax.nn.softmax(roi_logits),
+            roi_deltas * jnp.asarray(self.config.losses.delta_std)[None, None],
+            proposals.boxes,
+            proposals.mask,
+            outputs.image_sizes,
+            **vars(self.config.detection),
+        )
 
     def normalize(
         self,
         images: UInt8[Array, "b height width 3"],
         image_sizes: Float[Array, "b 2"],
     ) -> Float[Array, "b height width 3"]:
-        """Makes of the pixels what the backbone expects; zero outside the image."""
+        """Normalizes pixels to what the backbone expects; zero outside the image.
+
+        Args:
+          images: [B, height, width, 3] RGB, padded to the canvas.
+          image_sizes: [B, 2] (height, width) of the true images, in pixels.
+        """
         options = self.config.preprocessing
         x = images.astype(jnp.float32)
         if options.channel_order == "BGR":
@@ -228,55 +306,65 @@ class FasterRCNN(nnx.Module):
         std = jnp.asarray(options.pixel_std)[None, None, None]
         return zero_outside((x - mean) / std, image_sizes.astype(jnp.int32))
 
-    def propose(
+    def _anchors(self, outputs: DenseOutputs) -> Float[Array, "n 4"]:
+        """Lays out the anchors; those beyond the real part are empty and outside."""
+        feature_shape = outputs.features.shape[:2]
+        config = self.config
+        base = ops.base_anchors(config.anchor_scales, config.anchor_ratios, STRIDE)
+        inside = inside_mask(feature_shape, outputs.feature_sizes[None]).reshape(-1)
+        inside = jnp.repeat(inside, len(base))[:, None]
+        return jnp.where(inside, ops.grid_anchors(feature_shape, base, STRIDE), -1.0)
+
+    def _propose(
         self,
-        logits: Float[Array, "b n 2"],
-        deltas: Float[Array, "b n 4"],
-        anchors: Float[Array, "b n 4"],
-        image_sizes: Float[Array, "b 2"],
-        scales: Float[Array, "b 2"],
-        training: bool,
+        outputs: DenseOutputs,
+        anchors: Float[Array, "n 4"],
+        pre_nms: int,
+        post_nms: int,
     ) -> ops.Proposals:
-        """Turns the RPN's output into proposals, [B, P, ...]."""
+        """Turns the RPN's output for one image into proposals."""
         options = self.config.proposals
-        objectness = logits[..., 1]
+        objectness = outputs.logits[:, 1]
         if options.rank_by == "probability":
-            objectness = jax.nn.softmax(logits)[..., 1]
-        empty = anchors[..., 2] <= anchors[..., 0]
-        objectness = jnp.where(empty, -jnp.inf, objectness)
+            objectness = jax.nn.softmax(outputs.logits)[:, 1]
+        is_empty = anchors[:, 2] <= anchors[:, 0]
+        return ops.propose(
+            jnp.where(is_empty, -jnp.inf, objectness),
+            outputs.deltas,
+            anchors,
+            outputs.image_sizes,
+            pre_nms=pre_nms,
+            post_nms=post_nms,
+            iou_threshold=options.iou_threshold,
+            min_size=options.min_size * outputs.scales.mean(),
+        )
 
-        def propose(objectness, deltas, anchors, image_size, min_size):
-            return ops.propose(
-                objectness,
-                deltas,
-                anchors,
-                image_size,
-                pre_nms=options.pre_nms_train if training else options.pre_nms_test,
-                post_nms=options.post_nms_train if training else options.post_nms_test,
-                iou_threshold=options.iou_threshold,
-                min_size=min_size,
+    def _pool(
+        self, outputs: DenseOutputs, rois: Float[Array, "r 4"]
+    ) -> Float[Array, "r p q c"]:
+        """Pools the features of every RoI of one image."""
+        features, feature_size = outputs.features, outputs.feature_sizes
+        if self.config.pooling == "align":
+            return ops.roi_align(
+                features, rois, output_size=POOLED_SIZE, feature_size=feature_size
             )
+        return ops.roi_pool(
+            features,
+            rois,
+            output_size=POOLED_SIZE,
+            rounding=self.config.rounding,
+            feature_size=feature_size,
+        )
 
-        min_sizes = options.min_size * scales.mean(axis=1)
-        return jax.vmap(propose)(objectness, deltas, anchors, image_sizes, min_sizes)
 
-    def pool(
-        self,
-        features: Float[Array, "b h w c"],
-        rois: Float[Array, "b r 4"],
-        feature_sizes: Int[Array, "b 2"],
-    ) -> Float[Array, "b r p q c"]:
-        """Pools the features of every RoI."""
+def image_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Key[Array, " b"]:
+    """Derives one key per image from its index, whatever batch it is in.
 
-        def pool(features, rois, feature_size):
-            options = {"output_size": POOLED_SIZE, "feature_size": feature_size}
-            if self.config.pooling == "align":
-                return ops.roi_align(features, rois, **options)
-            return ops.roi_pool(
-                features, rois, rounding=self.config.rounding, **options
-            )
-
-        return jax.vmap(pool)(features, rois, feature_sizes)
+    Args:
+      key: PRNG key of the step.
+      indices: [B] the images' indices in their source.
+    """
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
 def _identity(x: Array) -> Array:
@@ -286,8 +374,8 @@ def _identity(x: Array) -> Array:
 def _recall(
     proposals: ops.Proposals, gt_boxes: Float[Array, "m 4"], gt_mask: Bool[Array, " m"]
 ) -> Float[Array, ""]:
-    """Computes the share of objects met by a proposal; 1 where there are none."""
+    """Computes the share of objects that a proposal overlaps; 1 without objects."""
     iou = ops.box_iou(proposals.boxes, gt_boxes).max(axis=0, initial=0.0)
-    met = (iou >= 0.5) & gt_mask
+    found = (iou >= 0.5) & gt_mask
     count = gt_mask.sum()
-    return jnp.where(count > 0, met.sum() / jnp.maximum(count, 1), 1.0)
+    return jnp.where(count > 0, found.sum() / jnp.maximum(count, 1), 1.0)

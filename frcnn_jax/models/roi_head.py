@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Key
 
-from frcnn_jax.models.precision import promote_products
+from frcnn_jax.models.layers import promote_products
 
 
 class RoIHead(nnx.Module):

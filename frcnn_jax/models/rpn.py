@@ -9,8 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from frcnn_jax.models.conv import convolve
-from frcnn_jax.models.precision import promote_products
+from frcnn_jax.models.layers import convolve, promote_products
 
 
 class RPN(nnx.Module):

@@ -9,10 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from frcnn_jax.models.conv import convolve
-from frcnn_jax.models.precision import promote_products
+from frcnn_jax.models.layers import (
+    convolve,
+    downsample,
+    promote_products,
+    zero_outside,
+)
 
 STRIDE = 16
 
@@ -116,39 +120,3 @@ def near_identity(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Arra
     if in_channels != out_channels:
         return kernel
     return (0.3 * kernel).at[1, 1].add(jnp.eye(in_channels, dtype=dtype))
-
-
-def downsample(
-    x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"]
-) -> tuple[Float[Array, "b h//2 w//2 c"], Int[Array, "b 2"]]:
-    """Halves features and sizes; a cell that lies partly outside the image is zero."""
-    return zero_outside(max_pool(x), sizes // 2), sizes // 2
-
-
-def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
-    """Takes the maximum of every 2 x 2 cells; an odd last row or column is dropped.
-
-    A maximum of four slices, since the gradient of `reduce_window` is 9 times slower on
-    the CPU. Cells that tie share the gradient.
-    """
-    x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
-    top = jnp.maximum(x[:, ::2, ::2], x[:, ::2, 1::2])
-    bottom = jnp.maximum(x[:, 1::2, ::2], x[:, 1::2, 1::2])
-    return jnp.maximum(top, bottom)
-
-
-def zero_outside(
-    x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"]
-) -> Float[Array, "b h w c"]:
-    """Zeroes what lies beyond each image's (height, width)."""
-    inside = inside_mask(x.shape[1:3], sizes)
-    return jnp.where(inside[..., None], x, jnp.zeros((), x.dtype))
-
-
-def inside_mask(
-    canvas: tuple[int, int], sizes: Int[Array, "b 2"]
-) -> Bool[Array, "b h w"]:
-    """Marks the part of the canvas within each image's (height, width)."""
-    inside_y = jnp.arange(canvas[0])[None] < sizes[:, :1]
-    inside_x = jnp.arange(canvas[1])[None] < sizes[:, 1:]
-    return inside_y[:, :, None] & inside_x[:, None, :]

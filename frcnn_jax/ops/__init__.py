@@ -14,10 +14,10 @@ from frcnn_jax.ops.boxes import (
 )
 from frcnn_jax.ops.detections import Detections, select_detections
 from frcnn_jax.ops.losses import roi_loss, rpn_loss, smooth_l1
-from frcnn_jax.ops.nms import batched_nms, nms
 from frcnn_jax.ops.proposals import Proposals, propose
 from frcnn_jax.ops.roi import roi_align, roi_pool
 from frcnn_jax.ops.sampling import sample_indices
+from frcnn_jax.ops.suppression import batched_nms, nms
 from frcnn_jax.ops.targets import (
     AnchorTargets,
     ProposalTargets,

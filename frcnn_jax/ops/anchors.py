@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from frcnn_jax.ops.checks import checked
+from frcnn_jax.ops.checks import check_shapes
 
 
 def base_anchors(
@@ -54,7 +54,7 @@ def base_anchors(
     return jnp.asarray(np.stack(corners, axis=1), jnp.float32)
 
 
-@checked
+@check_shapes
 def grid_anchors(
     feature_size: tuple[int, int], base: Float[Array, "a 4"], stride: int = 16
 ) -> Float[Array, "n 4"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from frcnn_jax.ops.checks import checked
+from frcnn_jax.ops.checks import check_shapes
 
 # exp() of a delta beyond this would turn a stride of 16 into more than 1000 pixels.
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
@@ -19,7 +19,7 @@ MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 ImageSize = Float[Array, "2"] | tuple[int | float, int | float]
 
 
-@checked
+@check_shapes
 def box_area(boxes: Float[Array, "n 4"]) -> Float[Array, " n"]:
     """Computes the area of every box.
 
@@ -36,7 +36,7 @@ def box_area(boxes: Float[Array, "n 4"]) -> Float[Array, " n"]:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-@checked
+@check_shapes
 def box_iou(
     boxes: Float[Array, "n 4"], other: Float[Array, "k 4"]
 ) -> Float[Array, "n k"]:
@@ -59,7 +59,7 @@ def box_iou(
     return pairwise_iou(boxes.T, other.T)
 
 
-@checked
+@check_shapes
 def encode_boxes(
     anchors: Float[Array, "n 4"], boxes: Float[Array, "n 4"]
 ) -> Float[Array, "n 4"]:
@@ -94,7 +94,7 @@ def encode_boxes(
     return jnp.concatenate([shifts, jnp.log(sizes / anchor_sizes)], axis=1)
 
 
-@checked
+@check_shapes
 def decode_boxes(
     anchors: Float[Array, "n 4"], deltas: Float[Array, "n 4"]
 ) -> Float[Array, "n 4"]:
@@ -119,7 +119,7 @@ def decode_boxes(
     return jnp.concatenate([centers - half_sizes, centers + half_sizes], axis=1)
 
 
-@checked
+@check_shapes
 def clip_boxes(
     boxes: Float[Array, "n 4"], image_size: ImageSize
 ) -> Float[Array, "n 4"]:

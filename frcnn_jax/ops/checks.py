@@ -11,7 +11,7 @@ import numpy as np
 F = typing.TypeVar("F", bound=Callable)
 
 
-def checked(function: F) -> F:
+def check_shapes(function: F) -> F:
     """Makes a function refuse arrays whose shapes contradict its annotations.
 
     A dimension that has a name must be the same wherever the name stands. Shapes are
@@ -31,7 +31,7 @@ def checked(function: F) -> F:
 
     Example:
       >>> from jaxtyping import Array, Float
-      >>> @checked
+      >>> @check_shapes
       ... def first(boxes: Float[Array, "n 4"]):
       ...     return boxes[0]
       >>> first(np.zeros((2, 5)))

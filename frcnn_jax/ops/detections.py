@@ -10,8 +10,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
-from frcnn_jax.ops.checks import checked
-from frcnn_jax.ops.nms import batched_nms, take_selected
+from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.suppression import batched_nms, take_selected
 
 
 class Detections(NamedTuple):
@@ -23,7 +23,7 @@ class Detections(NamedTuple):
     mask: Bool[Array, " d"]  # False for padding
 
 
-@checked
+@check_shapes
 def select_detections(
     probabilities: Float[Array, "r c"],
     deltas: Float[Array, "r c 4"],

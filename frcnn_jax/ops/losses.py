@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from frcnn_jax.ops.checks import checked
+from frcnn_jax.ops.checks import check_shapes
 from frcnn_jax.ops.targets import AnchorTargets, ProposalTargets
 
 Normalizer = Literal["positives", "samples"]
@@ -48,7 +48,7 @@ def smooth_l1(x: Float[Array, "..."], beta: float = 1.0) -> Float[Array, "..."]:
     return jnp.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
 
 
-@checked
+@check_shapes
 def rpn_loss(
     logits: Float[Array, "n 2"],
     deltas: Float[Array, "n 4"],
@@ -98,7 +98,7 @@ def rpn_loss(
     )
 
 
-@checked
+@check_shapes
 def roi_loss(
     logits: Float[Array, "s c"],
     deltas: Float[Array, "s c 4"],

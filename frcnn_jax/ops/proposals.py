@@ -11,8 +11,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
-from frcnn_jax.ops.checks import checked
-from frcnn_jax.ops.nms import nms, take_selected
+from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.suppression import nms, take_selected
 
 
 class Proposals(NamedTuple):
@@ -23,7 +23,7 @@ class Proposals(NamedTuple):
     mask: Bool[Array, " p"]  # False for padding
 
 
-@checked
+@check_shapes
 def propose(
     objectness: Float[Array, " n"],
     deltas: Float[Array, "n 4"],

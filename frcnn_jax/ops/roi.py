@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from frcnn_jax.ops.checks import checked
+from frcnn_jax.ops.checks import check_shapes
 from frcnn_jax.ops.range_max import range_max
 
 # RoIs that `roi_align` handles at once: a row of the map for each of their bins must
@@ -21,7 +21,7 @@ from frcnn_jax.ops.range_max import range_max
 ALIGNED_TOGETHER = 16
 
 
-@checked
+@check_shapes
 def roi_pool(
     features: Float[Array, "h w c"],
     rois: Float[Array, "r 4"],
@@ -86,7 +86,7 @@ def roi_pool(
     return jnp.where(empty[..., None], 0.0, maxima)
 
 
-@checked
+@check_shapes
 def roi_align(
     features: Float[Array, "h w c"],
     rois: Float[Array, "r 4"],

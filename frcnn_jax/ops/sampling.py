@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Int, Key
 
-from frcnn_jax.ops.checks import checked
+from frcnn_jax.ops.checks import check_shapes
 
 
-@checked
+@check_shapes
 def sample_indices(
     key: Key[Array, ""], mask: Bool[Array, " n"], max_samples: int
 ) -> tuple[Int[Array, " s"], Int[Array, ""]]:

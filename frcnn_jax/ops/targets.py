@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key, Shaped
 
 from frcnn_jax.ops.boxes import ImageSize, box_iou, encode_boxes
-from frcnn_jax.ops.checks import checked
+from frcnn_jax.ops.checks import check_shapes
 from frcnn_jax.ops.sampling import sample_indices
 
 
@@ -33,7 +33,7 @@ class ProposalTargets(NamedTuple):
     mask: Bool[Array, " s"]  # False for padding
 
 
-@checked
+@check_shapes
 def anchor_targets(
     key: Key[Array, ""],
     anchors: Float[Array, "n 4"],
@@ -107,7 +107,7 @@ def anchor_targets(
     return AnchorTargets(labels, jnp.where(labels[:, None] == 1, deltas, 0.0))
 
 
-@checked
+@check_shapes
 def proposal_targets(
     key: Key[Array, ""],
     proposals: Float[Array, "p 4"],

@@ -1,15 +1,12 @@
-"""Checkpoints through Orbax: all that a run needs to go on, to the bit.
+"""Checkpoints through Orbax: all that a run needs to continue, to the bit.
 
-That is the training state, the position in the data, and the log's open window. How
-the detector's pixels are preprocessed is part of a checkpoint, so that it is never used
-with another way.
+That is the training state, the position in the data, and the log's open window; and the
+detector's spec, with which `weights.checkpoints` reads the parameters alone.
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,29 +15,27 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from frcnn_jax import parallel
+from frcnn_jax import distributed
+from frcnn_jax.config import DetectorSpec
 from frcnn_jax.errors import UserError
-from frcnn_jax.preprocessing import Preprocessing
-from frcnn_jax.training.step import Params, TrainState
-from frcnn_jax.training.validation import BEST
-from frcnn_jax.writing import writing
+from frcnn_jax.evaluation.evaluate import check_preprocessing
+from frcnn_jax.files import os_errors_as_user_errors
+from frcnn_jax.training.step import TrainState
+from frcnn_jax.weights.checkpoints import BEST_METRIC, list_steps, read_spec, reason
 
 _logger = logging.getLogger(__name__)
 
 
 class Progress(NamedTuple):
-    """How far a run has come, besides its state. Made of what JSON can hold."""
+    """How far a run has come, besides its state; JSON can hold it."""
 
     data: dict[str, Any]  # the next batch's number, and the data's fingerprint
-    log: dict[str, Any]  # of `RunLog`
+    log: dict[str, Any]  # of `MetricsAccumulator`
 
 
-class Detector(NamedTuple):
-    """What a checkpoint has for use without further training."""
-
-    path: Path
-    params: Params
-    preprocessing: Preprocessing
+def exists(work_dir: Path) -> bool:
+    """Returns whether a run directory has a finished checkpoint."""
+    return bool(list_steps(work_dir / "checkpoints"))
 
 
 @contextlib.contextmanager
@@ -59,7 +54,7 @@ def open_checkpoints(
     """
 
     def rank(metrics: dict[str, float]) -> float:
-        return metrics.get(BEST, -1.0)
+        return metrics.get(BEST_METRIC, -1.0)
 
     keep = [
         policies.LatestN(max_to_keep),
@@ -81,26 +76,33 @@ def open_checkpoints(
 
 
 def _drop_damaged_metrics(folder: Path) -> None:
-    """Renames them: Orbax reads all at once, and one would bar every checkpoint."""
-    if parallel.is_first():
+    """Renames damaged metrics: Orbax reads all at once, and fails on a single one."""
+    if distributed.is_main_process():
         for path in folder.glob("[0-9]*/metrics/metrics"):
             try:
                 json.loads(path.read_text())
             except ValueError as error:
                 _logger.warning("%s: %s; now as if not validated", path, error)
-                with writing(path):
+                with os_errors_as_user_errors(path):
                     path.rename(path.with_name("damaged"))
-    parallel.wait_for_all("metrics")
+    distributed.wait_for_all_processes("metrics")
 
 
 def save(
     checkpoints: ocp.CheckpointManager,
     state: TrainState,
-    preprocessing: Preprocessing,
+    spec: DetectorSpec,
     progress: Progress,
     metrics: dict[str, float],
 ) -> None:
-    """Saves the state under its step; returns before all is written.
+    """Saves the state under its step; returns before everything is written.
+
+    Args:
+      checkpoints: of the run.
+      state: of the training.
+      spec: of the detector.
+      progress: position in the data and open window of the log.
+      metrics: figures of the validation; empty without one.
 
     Raises:
       UserError: if this one, or the one before, cannot be written.
@@ -111,7 +113,7 @@ def save(
             int(state.step),
             args=ocp.args.Composite(
                 **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-                preprocessing=ocp.args.JsonSave(dataclasses.asdict(preprocessing)),
+                detector=ocp.args.JsonSave(spec.to_dict()),
                 progress=ocp.args.JsonSave(progress._asdict()),
             ),
             metrics=metrics,
@@ -119,7 +121,7 @@ def save(
 
 
 def wait(checkpoints: ocp.CheckpointManager) -> None:
-    """Waits until all is written.
+    """Waits until everything is written.
 
     Raises:
       UserError: if it cannot be.
@@ -129,20 +131,20 @@ def wait(checkpoints: ocp.CheckpointManager) -> None:
 
 
 def restore_latest(
-    checkpoints: ocp.CheckpointManager, state: TrainState, preprocessing: Preprocessing
-) -> tuple[TrainState, Progress] | None:
-    """Reads the latest checkpoint that is whole; None when there is none at all.
+    checkpoints: ocp.CheckpointManager, state: TrainState, spec: DetectorSpec
+) -> tuple[TrainState, Progress]:
+    """Restores the latest undamaged checkpoint.
 
     Damaged ones after it are set aside, as `damaged-STEP`, with a warning.
 
     Args:
-      checkpoints: of the run.
-      state: an example, or its shapes, types and shardings.
-      preprocessing: what the detector is going to be used with.
+      checkpoints: of the run; there must be some.
+      state: an example, or its shapes, dtypes and shardings.
+      spec: of the detector that goes on.
 
     Raises:
-      UserError: if no checkpoint is whole and of such a model, or the latest whole one
-        is of a model with another preprocessing.
+      UserError: if no checkpoint is undamaged and of such a model, or the latest one
+        was trained with another preprocessing.
     """
     errors = {}
     for step in sorted(checkpoints.all_steps(), reverse=True):
@@ -152,32 +154,31 @@ def restore_latest(
             errors[step] = error
             continue
         path = checkpoints.directory / str(step)
-        check_preprocessing(path, restored[2], preprocessing, "the config")
+        stored = read_spec(Path(path)).model.preprocessing
+        check_preprocessing(
+            str(path), stored, spec.model.preprocessing, expected_by="the config"
+        )
         _set_aside(checkpoints, errors)
-        return restored[:2]
-    for error in errors.values():
-        raise error
-    return None
+        return restored
+    raise next(iter(errors.values()))
 
 
 def _restore(
     checkpoints: ocp.CheckpointManager, step: int, state: TrainState
-) -> tuple[TrainState, Progress, Preprocessing]:
+) -> tuple[TrainState, Progress]:
+    read_spec(Path(checkpoints.directory / str(step)))  # of an earlier version?
     template = _items(jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
     with _damage_is_an_error(checkpoints, step):
         restored = checkpoints.restore(
             step,
             args=ocp.args.Composite(
                 **{n: ocp.args.StandardRestore(item) for n, item in template.items()},
-                preprocessing=ocp.args.JsonRestore(),
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        preprocessing = Preprocessing.from_fields(restored.preprocessing)
         progress = Progress(**restored.progress)
     ema = restored.ema if state.ema is not None else None
-    state = TrainState(params=restored.params, ema=ema, **restored.optimizer)
-    return state, progress, preprocessing
+    return TrainState(params=restored.params, ema=ema, **restored.optimizer), progress
 
 
 def _set_aside(
@@ -186,91 +187,18 @@ def _set_aside(
     for step, error in errors.items():
         aside = checkpoints.directory / f"damaged-{step}"
         _logger.warning("skipped a damaged checkpoint, now %s: %s", aside.name, error)
-        if parallel.is_first():
+        if distributed.is_main_process():
             (checkpoints.directory / str(step)).rename(aside)
     if errors:
-        parallel.wait_for_all("set_aside")
+        distributed.wait_for_all_processes("set_aside")
         checkpoints.reload()
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Divides a state into the items of a checkpoint."""
+    """Splits a state into the items of a checkpoint."""
     rest = state._asdict()
     items = {"params": rest.pop("params"), "ema": rest.pop("ema"), "optimizer": rest}
     return {name: item for name, item in items.items() if item is not None}
-
-
-def read_detector(work_dir: Path, step: int | str = "latest") -> Detector:
-    """Reads the parameters of a run's checkpoint, their moving mean if there is one.
-
-    Args:
-      work_dir: the run directory.
-      step: of the checkpoint, or "latest", or "best", of those that were validated.
-
-    Raises:
-      UserError: if there is none, or it is damaged.
-    """
-    if not (work_dir / "checkpoints").is_dir():
-        raise UserError(f"{work_dir}/checkpoints: no checkpoint there yet")
-    with open_checkpoints(work_dir) as checkpoints:
-        step = _find_step(checkpoints, step)
-        with _damage_is_an_error(checkpoints, step):
-            path = checkpoints.directory / str(step)
-            item = "ema" if (path / "ema").is_dir() else "params"
-            # The devices of this run, which may not be those that saved it.
-            shapes = parallel.replicated_shapes(
-                _read_shapes(path / item), parallel.make_mesh()
-            )
-            restored = checkpoints.restore(
-                step,
-                args=ocp.args.Composite(
-                    preprocessing=ocp.args.JsonRestore(),
-                    **{item: ocp.args.StandardRestore(shapes)},
-                ),
-            )
-            preprocessing = Preprocessing.from_fields(restored.preprocessing)
-    return Detector(path, restored[item], preprocessing)
-
-
-def _read_shapes(path: Path) -> Params:
-    """Reads the shapes and types of an item's arrays."""
-    return ocp.StandardCheckpointHandler().metadata(path).tree
-
-
-def _find_step(checkpoints: ocp.CheckpointManager, step: int | str) -> int:
-    steps = checkpoints.all_steps()
-    if not steps:
-        raise UserError(f"{checkpoints.directory}: no checkpoint there yet")
-    if step == "latest":
-        return max(steps)
-    if step == "best":
-        if BEST not in (checkpoints.metrics(checkpoints.best_step()) or {}):
-            raise UserError(f"{checkpoints.directory}: no checkpoint was validated")
-        return checkpoints.best_step()
-    if step not in steps:
-        there = ", ".join(map(str, sorted(steps)))
-        raise UserError(f"{checkpoints.directory}: no checkpoint {step}, only {there}")
-    return step
-
-
-def check_preprocessing(
-    path: Path, there: Preprocessing, wanted: Preprocessing, by: str
-) -> None:
-    """Checks that a checkpoint is used with the preprocessing it was trained with.
-
-    Args:
-      path: of the checkpoint.
-      there: what it was trained with.
-      wanted: what it is going to be used with.
-      by: who says so, for the error.
-
-    Raises:
-      UserError: if they differ.
-    """
-    if there != wanted:
-        raise UserError(
-            f"{path}: was trained with pixels {there}, but {by} has {wanted}"
-        )
 
 
 @contextlib.contextmanager
@@ -279,7 +207,7 @@ def _failure_is_an_error(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{checkpoints.directory}: cannot write a checkpoint: {_reason(error)}; "
+            f"{checkpoints.directory}: cannot write a checkpoint: {reason(error)}; "
             "the earlier ones are intact"
         ) from error
 
@@ -294,12 +222,4 @@ def _damage_is_an_error(
         raise  # no fault of the checkpoint's
     except Exception as error:  # Orbax raises just that for an array cut off
         path = checkpoints.directory / str(step)
-        raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """Makes one line of an error, without the specifications of TensorStore's."""
-    error = error.__cause__ or error
-    line = (str(error) or type(error).__name__).splitlines()[0]
-    system = re.search(r"([^:]+) \[os_error_code", line)
-    return system[1].strip() if system else line.split(" [tensorstore_spec")[0]
+        raise UserError(f"{path}: cannot be read: {reason(error)}") from error

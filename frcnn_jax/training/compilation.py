@@ -1,7 +1,6 @@
 """Compiles the training step for every canvas before the first step."""
 
 import logging
-import os
 import time
 from collections.abc import Iterable
 
@@ -11,22 +10,12 @@ from jax import ShapeDtypeStruct
 from jax.sharding import Mesh, NamedSharding
 
 from frcnn_jax.data.records import Batch
-from frcnn_jax.parallel import DIVIDED
+from frcnn_jax.distributed import BATCH_SHARDED
 from frcnn_jax.training.step import TrainState, TrainStep
 
-Canvas = tuple[int, int]
+Canvas = tuple[int, int]  # (height, width), in pixels
 
 _logger = logging.getLogger(__name__)
-
-
-def keep_compiled(folder: str) -> None:
-    """Keeps what XLA compiles in a folder, for the next start; not if it is empty.
-
-    A folder that JAX was given otherwise, as by JAX_COMPILATION_CACHE_DIR, stays.
-    """
-    if folder and not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def compile_steps(
@@ -38,13 +27,13 @@ def compile_steps(
     batch_size: int,
     max_objects: int,
 ) -> dict[Canvas, TrainStep]:
-    """Compiles the step for batches of each canvas, and tells time and memory.
+    """Compiles the step for batches of each canvas, and logs time and memory.
 
     Args:
-      train_step: what `make_train_step` made.
-      state: of the run, or its shapes, types and shardings.
+      train_step: from `make_train_step`.
+      state: of the run, or its shapes, dtypes and shardings.
       mesh: the devices.
-      canvases: (height, width) of the images.
+      canvases: of the images.
       batch_size: images per batch, of all devices together.
       max_objects: slots for objects per image.
     """
@@ -78,7 +67,7 @@ def _batch_shapes(
         "indices": ((), jnp.int32),
         "image_mask": ((), jnp.bool_),
     }
-    sharding = NamedSharding(mesh, DIVIDED)
+    sharding = NamedSharding(mesh, BATCH_SHARDED)
     return Batch(
         **{
             name: ShapeDtypeStruct((batch_size, *shape), dtype, sharding=sharding)
@@ -91,7 +80,9 @@ def _memory(compiled: jax.stages.Compiled) -> str:
     analysis = compiled.memory_analysis()
     if analysis is None:
         return "unknown memory"
-    kept = analysis.argument_size_in_bytes
-    made = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    total = kept + made + analysis.temp_size_in_bytes
-    return f"{total / 2**30:.2f} GiB of memory, {kept / 2**30:.2f} for what it keeps"
+    arguments = analysis.argument_size_in_bytes
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    total = arguments + outputs + analysis.temp_size_in_bytes
+    return (
+        f"{total / 2**30:.2f} GiB of memory, {arguments / 2**30:.2f} for its arguments"
+    )

@@ -1,6 +1,7 @@
 """Writing of weights: our own files, and state dicts of other projects."""
 
 import contextlib
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
+from frcnn_jax.config import PREPROCESSINGS
 from frcnn_jax.errors import UserError
-from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.weights.files import first_line, import_extra
 from frcnn_jax.weights.importing import DELTA_STD
 from frcnn_jax.weights.layouts import CHENYUNTC, IMAGENET, TORCHVISION, Layout
@@ -19,16 +20,23 @@ FORMATS = {"torchvision": TORCHVISION, "chenyuntc": CHENYUNTC}
 
 
 def save_weights(weights: Weights, path: Path) -> None:
-    """Writes a `.safetensors` that has all that `weights` has, preprocessing included.
+    """Writes a `.safetensors`: arrays, preprocessing and, of a detector, its spec.
 
     Raises:
-      UserError: if the file cannot be written.
+      UserError: if the file cannot be written, or a detector has no class names.
     """
+    colors = weights.preprocessing
     metadata = {
         "format": OWN_FORMAT,
-        "model": json.dumps(dict(weights.model)),
         "source": f"{weights.source}, {weights.layout}, {weights.sha256}",
+        "model": json.dumps({} if colors is None else dataclasses.asdict(colors)),
     }
+    if weights.spec is not None:
+        if not weights.spec.class_names:
+            raise UserError(
+                f"{weights.source}: does not name its classes, give --class-names"
+            )
+        metadata["detector"] = json.dumps(weights.spec.to_dict())
     _write(
         path,
         lambda part: safetensors.numpy.save_file(
@@ -69,7 +77,7 @@ def state_dict(weights: Weights, layout: Layout) -> dict[str, np.ndarray]:
       UserError: if a layer is missing, or has a shape that cannot be rearranged.
         ImageNet's classes need not be there.
     """
-    num_scales = len(weights.model.get("anchor_scales", (0, 0, 0)))
+    num_scales = len(weights.spec.model.anchor_scales) if weights.spec else 0
     names = layout.names()
     missing = [n for n in names if n not in weights.arrays and IMAGENET not in n]
     if missing:
@@ -87,12 +95,12 @@ def state_dict(weights: Weights, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def _config(weights: Weights) -> dict[str, bool]:
-    """Which of its two ways of preprocessing simple-faster-rcnn-pytorch must use."""
-    if weights.model["losses.delta_std"] != DELTA_STD:
+    """Returns the config by which simple-faster-rcnn-pytorch preprocesses alike."""
+    delta_std = weights.model_fields["losses.delta_std"]
+    if delta_std != DELTA_STD:
         raise UserError(
-            f"{weights.source}: its deltas are divided by "
-            f"{weights.model['losses.delta_std']}, in simple-faster-rcnn-pytorch by "
-            f"{DELTA_STD}"
+            f"{weights.source}: its deltas are divided by {delta_std}, in "
+            f"simple-faster-rcnn-pytorch by {DELTA_STD}"
         )
     for name, caffe in (("torchvision", False), ("chenyuntc-caffe", True)):
         if weights.preprocessing == PREPROCESSINGS[name]:

@@ -1,13 +1,19 @@
 """Weights of other projects, or our own, under the names of our detector."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from frcnn_jax.config import (
+    PREPROCESSINGS,
+    DetectorSpec,
+    LossConfig,
+    ModelConfig,
+    Preprocessing,
+)
+from frcnn_jax.data.records import VOC_CLASS_NAMES
 from frcnn_jax.errors import UserError
 from frcnn_jax.models.vgg16 import CONVOLUTIONS
-from frcnn_jax.preprocessing import PREPROCESSINGS, Preprocessing
 from frcnn_jax.weights.files import WeightFile, read_file
 from frcnn_jax.weights.layouts import (
     CHENYUNTC,
@@ -15,11 +21,11 @@ from frcnn_jax.weights.layouts import (
     Layout,
     find_layout,
 )
-from frcnn_jax.weights.metadata import read_model
+from frcnn_jax.weights.metadata import read_preprocessing, read_spec
 from frcnn_jax.weights.published import channel_order
 from frcnn_jax.weights.record import OWN_FORMAT, Weights
 
-# The recipe that the detectors of other projects are trained with, unless said.
+# What detectors of other projects are trained with, unless the user says otherwise.
 _ANCHOR_SCALES, _ANCHOR_RATIOS = (8.0, 16.0, 32.0), (0.5, 1.0, 2.0)
 DELTA_STD = (0.1, 0.1, 0.2, 0.2)
 
@@ -30,6 +36,7 @@ def read_weights(
     preprocessing: str | None = None,
     anchor_scales: Sequence[float] = _ANCHOR_SCALES,
     anchor_ratios: Sequence[float] = _ANCHOR_RATIOS,
+    class_names: Sequence[str] | None = None,
 ) -> Weights:
     """Reads weights of any known layout.
 
@@ -40,9 +47,12 @@ def read_weights(
         published Caffe ones.
       anchor_scales: of a detector of another project, which does not store them.
       anchor_ratios: likewise.
+      class_names: likewise, L names; by default VOC's if it has 20 classes, as the
+        published ones, or else none.
 
     Raises:
-      UserError: if the file cannot be read, or is not a VGG16 or a detector with one.
+      UserError: if the file cannot be read, is not a VGG16 or a detector with one, or
+        has another number of classes than names are given.
     """
     file = read_file(source)
     if file.metadata.get("format") == OWN_FORMAT:
@@ -68,14 +78,32 @@ def read_weights(
     }
     unknown = tuple(sorted(set(file.arrays) - set(names.values())))
     colors = _preprocessing(source, layout, file, arrays, preprocessing)
-    model = {} if colors is None else dataclasses.asdict(colors)
+    spec = None
     if layout.is_detector:
-        model |= {
-            "anchor_scales": tuple(anchor_scales),
-            "anchor_ratios": tuple(anchor_ratios),
-            "losses.delta_std": DELTA_STD,
-        }
-    return Weights(source, layout.title, file.sha256, arrays, unknown, model)
+        model = ModelConfig(
+            anchor_scales=tuple(anchor_scales),
+            anchor_ratios=tuple(anchor_ratios),
+            losses=LossConfig(delta_std=DELTA_STD),
+            **({} if colors is None else vars(colors)),
+        )
+        num_classes = len(arrays["head.score.bias"]) - 1
+        spec = DetectorSpec(
+            model=model, class_names=_class_names(source, num_classes, class_names)
+        )
+    return Weights(source, layout.title, file.sha256, arrays, unknown, colors, spec)
+
+
+def _class_names(
+    source: str, num_classes: int, given: Sequence[str] | None
+) -> tuple[str, ...]:
+    if given is None:
+        return VOC_CLASS_NAMES if num_classes == len(VOC_CLASS_NAMES) else ()
+    if len(given) != num_classes:
+        raise UserError(
+            f"{source}: has {num_classes} classes, but {len(given)} class names are "
+            "given"
+        )
+    return tuple(given)
 
 
 def _convert(source, layout: Layout, name: str, array: np.ndarray, num_scales: int):
@@ -153,12 +181,15 @@ def _read_own(source: str, file: WeightFile) -> Weights:
     )
     _check_complete(source, layout, file.arrays)
     try:
-        model = read_model(file.metadata, layout.is_detector)
+        spec = read_spec(file.metadata) if layout.is_detector else None
+        colors = spec.model.preprocessing if spec else read_preprocessing(file.metadata)
         for name, array in file.arrays.items():
             _check_dimensions(name, array)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     except ValueError as error:
         raise UserError(f"{source}: damaged ({error})") from None
-    return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), model)
+    return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), colors, spec)
 
 
 def _some(names) -> str:

@@ -1,51 +1,50 @@
-"""What our own weight files say beside their arrays, checked as any other input."""
+"""The metadata of our own weight files, validated like any other input.
+
+A VGG16's is `model`: how its pixels are preprocessed, or nothing. A whole detector's is
+`detector`: the fields of `DetectorSpec`.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-# Fields of `ModelConfig`, and how many numbers each has.
-_COLORS = {"channel_order": None, "pixel_mean": 3, "pixel_std": 3}
-_DETECTOR = {"anchor_scales": None, "anchor_ratios": None, "losses.delta_std": 4}
+from frcnn_jax.config import DetectorSpec, Preprocessing
+from frcnn_jax.config.loading import dataclass_from_dict
+from frcnn_jax.errors import UserError
 
 
-def read_model(metadata: Mapping[str, str], is_detector: bool) -> dict[str, Any]:
-    """Reads the fields of `ModelConfig` that the weights are right for only.
-
-    Args:
-      metadata: of our `.safetensors`; "model" is a JSON object.
-      is_detector: whether it must have the fields of anchors and deltas, too.
-
-    Returns:
-      Values by field. Colours may be absent if it is no detector.
+def read_preprocessing(metadata: Mapping[str, str]) -> Preprocessing | None:
+    """Reads how a VGG16's pixels are preprocessed; None if the file does not say.
 
     Raises:
-      ValueError: if it is not what `save_weights` writes.
+      UserError: if it is not what `save_weights` writes.
     """
-    try:
-        model = json.loads(metadata.get("model", "null"))
-    except (ValueError, RecursionError):
-        raise ValueError("its metadata is not JSON") from None
-    if not isinstance(model, dict):
-        raise ValueError("its metadata has no model")
-    expected = _COLORS | _DETECTOR if is_detector else _COLORS
-    if set(model) != set(expected) and (is_detector or model):
-        raise ValueError(
-            f"its metadata has {', '.join(model) or 'nothing'}, expected "
-            f"{', '.join(expected)}"
+    values = _read_json(metadata, "model")
+    if not values:
+        return None
+    return dataclass_from_dict(Preprocessing, values, where="metadata")
+
+
+def read_spec(metadata: Mapping[str, str]) -> DetectorSpec:
+    """Reads what a whole detector's parameters need.
+
+    Raises:
+      UserError: if it is not what `save_weights` writes.
+    """
+    if "detector" not in metadata:
+        raise UserError(
+            "has no class names, as files of earlier versions: import the original "
+            "file again, or export the detector again from its run"
         )
-    for name, value in model.items():
-        if not _is_valid(name, value):
-            raise ValueError(f"its metadata has {name} {value}")
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
+    values = _read_json(metadata, "detector")
+    return DetectorSpec.from_dict(values, where="metadata")
 
 
-def _is_valid(name: str, value: Any) -> bool:
-    if name == "channel_order":
-        return value in ("RGB", "BGR")
-    length = (_COLORS | _DETECTOR)[name]
-    return (
-        isinstance(value, list)
-        and len(value) == (length or len(value))
-        and all(isinstance(v, int | float) and abs(v) < 1e9 for v in value)
-    )
+def _read_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+    try:
+        values = json.loads(metadata.get(key, "null"))
+    except (ValueError, RecursionError):
+        raise UserError("damaged (its metadata is not JSON)") from None
+    if not isinstance(values, dict):
+        raise UserError(f"damaged (its metadata has no {key})")
+    return values

@@ -1,4 +1,4 @@
-"""Parameters from elsewhere, and how they fit a detector and its config."""
+"""Weights as read from a file, and how they fit a detector and its config."""
 
 import dataclasses
 import functools
@@ -7,71 +7,55 @@ from typing import Any
 
 import numpy as np
 
-from frcnn_jax.config import ModelConfig
+from frcnn_jax.config import DetectorSpec, ModelConfig, Preprocessing
 from frcnn_jax.errors import UserError
-from frcnn_jax.preprocessing import Preprocessing
 
 OWN_FORMAT = "frcnn_jax"
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Parameters by the names of our detector's, and what they presuppose."""
+    """Parameters under our detector's names, and what they are valid for."""
 
     source: str  # path or address
-    layout: str  # whose names and arrangement it had
+    layout: str  # title of the project's layout, or OWN_FORMAT
     sha256: str  # of the file
     arrays: Mapping[str, np.ndarray]  # "backbone.conv1_1.kernel": ...
-    unknown: tuple[str, ...]  # what else the file has
-    # Fields of `ModelConfig` that the parameters are right for only: colours, and those
-    # of anchors and deltas if it is a whole detector.
-    model: Mapping[str, Any]
+    unknown: tuple[str, ...]  # arrays of the file that we have no use for
+    preprocessing: Preprocessing | None  # None: the file does not say
+    spec: DetectorSpec | None = None  # None: no whole detector
 
     @property
-    def preprocessing(self) -> Preprocessing | None:
-        """What pixels must become; None if that is not known."""
-        known = "channel_order" in self.model
-        return Preprocessing.from_fields(self.model) if known else None
+    def model_fields(self) -> dict[str, Any]:
+        """The fields of `ModelConfig` that the parameters are valid for only."""
+        fields: dict[str, Any] = {}
+        if self.preprocessing is not None:
+            fields |= dataclasses.asdict(self.preprocessing)
+        if self.spec is not None:
+            fields |= {
+                "anchor_scales": self.spec.model.anchor_scales,
+                "anchor_ratios": self.spec.model.anchor_ratios,
+                "losses.delta_std": self.spec.model.losses.delta_std,
+            }
+        return fields
 
 
-def trained_weights(
-    source: str,
-    arrays: Mapping[str, np.ndarray],
-    preprocessing: Preprocessing,
-    config: ModelConfig,
-) -> Weights:
-    """Describes the parameters of a detector of ours.
-
-    Args:
-      source: where they are from.
-      arrays: all parameters by name.
-      preprocessing: what they were trained with.
-      config: of the detector.
-    """
-    model = dataclasses.asdict(preprocessing) | {
-        "anchor_scales": config.anchor_scales,
-        "anchor_ratios": config.anchor_ratios,
-        "losses.delta_std": config.losses.delta_std,
-    }
-    return Weights(source, OWN_FORMAT, "", arrays, (), model)
-
-
-def fit(
+def select_matching(
     weights: Weights, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Takes what a detector has a place for.
+    """Selects the arrays that a detector has a parameter for.
 
-    The layers of class scores and deltas are left out if the classes are not as many;
-    all else must have the detector's shapes.
+    The layers of class scores and deltas are left out if the number of classes differs;
+    every other array must have the detector's shape.
 
     Args:
       weights: from `read_weights`.
       shapes: of the detector's parameters, by name.
 
     Raises:
-      UserError: if a shape is another: the file is of another architecture.
+      UserError: if a shape differs: the file is of another architecture.
     """
-    taken = {}
+    selected = {}
     for name, array in weights.arrays.items():
         if name not in shapes:
             continue
@@ -83,28 +67,32 @@ def fit(
                 f"{weights.source}: {name} has the shape {array.shape}, expected "
                 f"{shapes[name]}: another architecture"
             )
-        taken[name] = array
-    return taken
+        selected[name] = array
+    return selected
 
 
-def settle(config: ModelConfig, weights: Weights) -> ModelConfig:
-    """Fills in the colours' fields, and checks that weights and config agree.
+def resolve_preprocessing(config: ModelConfig, weights: Weights) -> ModelConfig:
+    """Fills in the preprocessing, and checks that weights and config agree.
+
+    Args:
+      config: its colors may be unset.
+      weights: from `read_weights`.
 
     Raises:
-      UserError: if a field of the config is not what the weights presuppose, or neither
-        says how pixels are preprocessed.
+      UserError: if the weights are not valid for a field of the config, or neither says
+        how pixels are preprocessed.
     """
-    given = {}
-    for field, value in weights.model.items():
+    resolved = {}
+    for field, value in weights.model_fields.items():
         ours = functools.reduce(getattr, field.split("."), config)
         if ours is None:
-            given[field] = value
+            resolved[field] = value
         elif ours != value:
             raise UserError(
                 f"model.{field} is {ours}, but {weights.source} is right for {value} "
                 "only; leave it out or set it to that"
             )
-    config = dataclasses.replace(config, **given)
+    config = dataclasses.replace(config, **resolved)
     if config.channel_order is None:
         raise UserError(
             f"{weights.source} does not say how pixels are preprocessed: give "

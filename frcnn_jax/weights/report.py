@@ -27,6 +27,10 @@ def describe(
         known = [
             f"  Caffe's published convolutions: {published} of {num_arrays} arrays"
         ]
+    classes = []
+    if weights.spec is not None:
+        names = ", ".join(weights.spec.class_names) or "not named"
+        classes = [f"  classes: {names}"]
     return [
         f"{weights.source}: {weights.layout}, SHA-256 {weights.sha256}",
         *known,
@@ -34,6 +38,7 @@ def describe(
         f"  skipped: {_layers([*skipped, *weights.unknown]) or 'nothing'}",
         f"  missing, random: {_layers(missing) or 'nothing'}",
         f"  pixels: {weights.preprocessing or 'not known; the config must say it'}",
+        *classes,
     ]
 
 

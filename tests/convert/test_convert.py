@@ -12,8 +12,8 @@ import optax
 import pytest
 
 from frcnn_jax import cli
-from frcnn_jax.config_files import save_config
-from frcnn_jax.preprocessing import PREPROCESSINGS
+from frcnn_jax.config.loading import save_config
+from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.training.step import init_detector, make_state
 from frcnn_jax.weights.importing import read_weights
 from tests import tiny

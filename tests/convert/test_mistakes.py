@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from frcnn_jax import cli
-from frcnn_jax.config_files import save_config
+from frcnn_jax.config.loading import save_config
 from tests import tiny
 from tests.convert.conftest import FULL_WIDTH, LAYERS
 from tests.weights import foreign

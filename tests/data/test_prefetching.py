@@ -10,7 +10,7 @@ import time
 import pytest
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.pipeline import evaluation_batches, train_batches
+from frcnn_jax.data.loader import evaluation_batches, train_batches
 from frcnn_jax.errors import UserError
 from tests.data.sized import SizedSource
 

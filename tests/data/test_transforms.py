@@ -24,7 +24,10 @@ NO_BOXES = np.zeros((0, 4), np.float32)
 def test_fit_scales_the_shorter_side_unless_the_longer_would_exceed(
     image_size, expected
 ):
-    assert transforms.fit(image_size, shorter_side=600, longer_side=1000) == expected
+    assert (
+        transforms.resized_size(image_size, shorter_side=600, longer_side=1000)
+        == expected
+    )
 
 
 def test_resize_scales_boxes_by_the_real_ratio_of_each_axis():

@@ -15,8 +15,8 @@ from frcnn_jax.data import pipeline
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.models import FasterRCNN
-from frcnn_jax.models.precision import promote_products
-from frcnn_jax.models.pretrained import fit_to_partial
+from frcnn_jax.models.calibration import fit_to_partial
+from frcnn_jax.models.layers import promote_products
 from frcnn_jax.training.step import abstract_detector, init_detector, losses_of
 from tests import tiny
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 from frcnn_jax.config import DetectionConfig, ModelConfig
 from frcnn_jax.data import transforms
-from frcnn_jax.models.pretrained import parameter_shapes
+from frcnn_jax.models.calibration import parameter_shapes
 from frcnn_jax.training.step import abstract_detector
 from frcnn_jax.weights.importing import read_weights
-from frcnn_jax.weights.record import fit, settle
+from frcnn_jax.weights.record import fit, resolve_preprocessing
 from tests.parity import reference, reference_layers
 
 NUM_CLASSES = 20
@@ -66,7 +66,7 @@ def detect(checkpoint):
     weights = read_weights(str(checkpoint[1]))
     # That project keeps everything above the score.
     keep_all = DetectionConfig(max_detections=300 * NUM_CLASSES)
-    config = settle(ModelConfig(detection=keep_all), weights)
+    config = resolve_preprocessing(ModelConfig(detection=keep_all), weights)
     graphdef, params = abstract_detector(config, NUM_CLASSES)
     shapes = parameter_shapes(params)
     arrays = fit(weights, shapes)

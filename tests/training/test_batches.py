@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax import parallel
+from frcnn_jax import distributed
 from frcnn_jax.config import OptimizerConfig
 from frcnn_jax.training.step import init_detector, make_state, make_train_step
 from tests import tiny
@@ -35,7 +35,7 @@ def train_step(micro_batches: int):
     return make_train_step(
         graphdef,
         tiny.make_optimizer(PLAIN),
-        parallel.make_mesh(),
+        distributed.make_mesh(),
         micro_batches=micro_batches,
     )
 
@@ -44,9 +44,11 @@ def losses_and_gradient(batch, micro_batches=1):
     """Losses of every image, and the gradient by parameter."""
     params = jax.tree.map(jnp.copy, structure()[1])
     state = make_state(params, tiny.make_optimizer(PLAIN), 0, has_ema=False)
-    mesh = parallel.make_mesh()
-    batch = parallel.divide(batch, mesh)
-    after, metrics = train_step(micro_batches)(parallel.replicate(state, mesh), batch)
+    mesh = distributed.make_mesh()
+    batch = distributed.shard_batch(batch, mesh)
+    after, metrics = train_step(micro_batches)(
+        distributed.replicate(state, mesh), batch
+    )
     gradient = jax.tree.map(lambda old, new: old - new, structure()[1], after.params)
     losses = [np.asarray(values) for values in metrics.losses]
     return losses, tiny.by_name(gradient)

@@ -10,9 +10,9 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from frcnn_jax.config_files import save_config
+from frcnn_jax.config.loading import save_config
+from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
-from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.training import checkpoint, loop
 from frcnn_jax.training.step import init_detector, make_state
 from tests import tiny

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax import parallel
+from frcnn_jax import distributed
 from frcnn_jax.data import pipeline
 from frcnn_jax.data.sources import open_source
-from frcnn_jax.training.compilation import compile_steps, keep_compiled
+from frcnn_jax.training.compilation import compile_steps, enable_compilation_cache
 from tests import tiny
 
 CANVASES = ((64, 64), (64, 80))
@@ -24,9 +24,9 @@ CACHE_OPTIONS = ("compilation_cache_dir", "persistent_cache_min_compile_time_sec
 PROGRAM = """
 import sys
 import jax, jax.numpy as jnp
-from frcnn_jax.training.compilation import keep_compiled
+from frcnn_jax.training.compilation import enable_compilation_cache
 
-keep_compiled(sys.argv[1])
+enable_compilation_cache(sys.argv[1])
 events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
 jax.jit(lambda x: jnp.sort(jnp.sin(x)))(jnp.ones(9))
@@ -53,8 +53,8 @@ def compile_toy(canvases):
         total = jnp.sum(batch.images, dtype=jnp.int32)
         return state + 1, total
 
-    mesh = parallel.make_mesh()
-    state = parallel.replicate(np.int32(0), mesh)
+    mesh = distributed.make_mesh()
+    state = distributed.replicate(np.int32(0), mesh)
     options = {"batch_size": 2, "max_objects": tiny.DATA.max_objects}
     return state, compile_steps(step, state, mesh, canvases=canvases, **options)
 
@@ -66,7 +66,7 @@ def test_each_canvas_is_compiled_once_and_fits_the_batches(compilations):
     compilations.clear()
     for canvas, step in steps.items():
         batch = tiny.first_batch(2, canvas)
-        _, total = step(state, parallel.divide(batch, parallel.make_mesh()))
+        _, total = step(state, distributed.shard_batch(batch, distributed.make_mesh()))
         assert int(total) == batch.images.sum(dtype=int)
     assert not compilations
 
@@ -88,15 +88,15 @@ def test_seconds_and_memory_are_told_for_each_canvas(caplog):
 
 def test_folder_of_the_user_goes_before_ours(cache_options, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "given"))
-    keep_compiled(str(tmp_path / "ours"))
+    enable_compilation_cache(str(tmp_path / "ours"))
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "given")
 
 
 def test_home_is_found_and_nothing_is_kept_without_a_folder(cache_options, monkeypatch):
-    keep_compiled("")
+    enable_compilation_cache("")
     assert jax.config.jax_compilation_cache_dir is None
     monkeypatch.setenv("HOME", "/home/me")
-    keep_compiled("~/compiled")
+    enable_compilation_cache("~/compiled")
     assert jax.config.jax_compilation_cache_dir == "/home/me/compiled"
 
 

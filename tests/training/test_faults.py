@@ -12,17 +12,17 @@ from pathlib import Path
 
 import jax
 import pytest
+from frcnn_jax.training.validation import BEST
 
 from benchmarks.kills import hash_checkpoint
-from frcnn_jax import cli, convert, parallel
+from frcnn_jax import cli, convert
 from frcnn_jax.config import ResumeConfig
-from frcnn_jax.config_files import read_config
+from frcnn_jax.config.loading import read_config
 from frcnn_jax.data import pipeline
 from frcnn_jax.errors import UserError
 from frcnn_jax.training import checkpoint, loop, run_dir
 from frcnn_jax.training import run as run_module
 from frcnn_jax.training.step import abstract_detector, make_state
-from frcnn_jax.training.validation import BEST
 from tests import runs, tiny
 
 ALLOW = ResumeConfig(allow_changes=True)
@@ -95,8 +95,8 @@ def restore(folder: Path):
         seed=config.seed,
         has_ema=True,
     )
-    expected = parallel.replicated_shapes(
-        jax.eval_shape(make, shapes), parallel.make_mesh()
+    expected = distributed.replicated_shapes(
+        jax.eval_shape(make, shapes), distributed.make_mesh()
     )
     with checkpoint.open_checkpoints(folder, 5) as checkpoints:
         return checkpoint.restore_latest(
@@ -265,7 +265,7 @@ def test_resumed_run_needs_its_pretrained_weights_no_more(whole, tmp_path, monke
         assert loop.train(config) is None
     weights.unlink()
     for module in (loop, run_module):
-        monkeypatch.delattr(module, "start_detector")
+        monkeypatch.delattr(module, "init_params")
     assert loop.train(config)
 
 

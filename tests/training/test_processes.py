@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
-from frcnn_jax import parallel
+from frcnn_jax import distributed
 from frcnn_jax.config import Config, DistributedConfig
 from frcnn_jax.errors import UserError
 from frcnn_jax.training.checkpoint import read_detector
@@ -230,15 +230,15 @@ def test_processes_of_different_configs_are_refused(commands):
 def in_two(commands: Commands, program: str):
     """Starts two processes that run a function between joining and ending."""
     begin = "from frcnn_jax import cli, parallel; import os, signal, sys"
-    join = "parallel.start_processes(cli.Config().distributed)"
+    join = "distributed.start_processes(cli.Config().distributed)"
     return commands.start_two("-c", f"{begin}\n{join}\n{program}")
 
 
 def test_mistake_in_one_process_ends_both(commands):
     program = """
 def function():
-    with parallel.failing_together():
-        if not parallel.is_first():
+    with distributed.raise_on_all_processes():
+        if not distributed.is_main_process():
             raise cli.UserError("no such folder")
 cli._exit_cleanly(function)
 """
@@ -250,10 +250,10 @@ cli._exit_cleanly(function)
 @pytest.mark.parametrize("killed", [0, 1])
 def test_processes_do_not_wait_for_a_killed_one(commands, killed):
     program = f"""
-parallel.wait_for_all("here")
+distributed.wait_for_all_processes("here")
 if int(os.environ["JAX_PROCESS_ID"]) == {killed}:
     os.kill(os.getpid(), signal.SIGKILL)
-parallel.wait_for_all("there")
+distributed.wait_for_all_processes("there")
 """
     processes = in_two(commands, program)
     began = time.monotonic()
@@ -289,12 +289,12 @@ def test_settings_without_sense_are_named(settings, message, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(parallel, "_START_SECONDS", 0)
     with pytest.raises(UserError, match=message):
-        parallel.start_processes(DistributedConfig())
+        distributed.start_processes(DistributedConfig())
 
 
 @pytest.mark.parametrize(("batch_size", "micro_batches"), [(4, 1), (12, 1), (8, 2)])
 def test_batch_that_devices_cannot_share_is_refused(batch_size, micro_batches):
     config = Config(batch_size=batch_size, micro_batches=micro_batches)
-    mesh = AbstractMesh((8,), (parallel.DATA_AXIS,))
+    mesh = AbstractMesh((8,), (distributed.DATA_AXIS,))
     with pytest.raises(UserError, match=rf"is {batch_size}, .* multiple of 8 devices"):
-        parallel.check_batch_size(config, mesh)
+        distributed.check_batch_size(config, mesh)

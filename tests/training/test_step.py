@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax import parallel
+from frcnn_jax import distributed
 from frcnn_jax.config import OptimizerConfig
 from frcnn_jax.training.step import init_detector, make_state, make_train_step
 from tests import tiny
@@ -18,12 +18,12 @@ EMA_DECAY = 0.75
 def make_detector(model):
     graphdef, params = init_detector(model, tiny.NUM_CLASSES, 0)
     optimizer = tiny.make_optimizer(OptimizerConfig(name="adam"))
-    mesh = parallel.make_mesh()
+    mesh = distributed.make_mesh()
 
     def new_state(seed=0):
         copy = jax.tree.map(jnp.copy, params)  # the step takes its argument's memory
         state = make_state(copy, optimizer, seed, has_ema=True)
-        return parallel.replicate(state, mesh)
+        return distributed.replicate(state, mesh)
 
     return (
         make_train_step(graphdef, optimizer, mesh, ema_decay=EMA_DECAY),
@@ -38,7 +38,7 @@ def detector():
 
 @pytest.fixture(scope="module")
 def batch():
-    return parallel.divide(tiny.first_batch(), parallel.make_mesh())
+    return distributed.shard_batch(tiny.first_batch(), distributed.make_mesh())
 
 
 def assert_equal(tree, other):
@@ -110,7 +110,7 @@ def test_step_that_is_not_finite_changes_nothing_and_is_counted(detector, batch)
     bad = batch._replace(labels=batch.labels.at[1].set(10**6))
     before = jax.device_get(new_state()._replace(key=0))
     after, metrics = train_step(new_state(), bad)
-    assert not metrics.is_good
+    assert not metrics.is_finite
     finite = np.isfinite(metrics.losses.roi_classification_loss)
     np.testing.assert_array_equal(finite, [True, False])
     assert np.isfinite(metrics.losses.rpn_classification_loss).all()
@@ -121,7 +121,7 @@ def test_step_that_is_not_finite_changes_nothing_and_is_counted(detector, batch)
     assert int(after.num_bad_steps) == 1
     # And training goes on.
     after, metrics = train_step(after, batch)
-    assert metrics.is_good
+    assert metrics.is_finite
     assert int(after.num_bad_steps) == 1
 
 
@@ -142,13 +142,13 @@ def test_one_canvas_compiles_once_and_nothing_comes_back_to_the_host(
     detector, compilations
 ):
     train_step, new_state = detector
-    state, mesh = new_state(), parallel.make_mesh()
-    batches = [parallel.divide(tiny.first_batch(2), mesh) for _ in range(3)]
+    state, mesh = new_state(), distributed.make_mesh()
+    batches = [distributed.shard_batch(tiny.first_batch(2), mesh) for _ in range(3)]
     state, _ = train_step(state, batches[0])
     compilations.clear()
     with jax.transfer_guard("disallow"):
         for batch in batches:
             state, _ = train_step(state, batch)
     assert not compilations
-    train_step(state, parallel.divide(tiny.first_batch(2, (64, 80)), mesh))
+    train_step(state, distributed.shard_batch(tiny.first_batch(2, (64, 80)), mesh))
     assert len(compilations) == 1

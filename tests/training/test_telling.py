@@ -8,14 +8,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from frcnn_jax.training.validation import BEST
 from tensorboardX.proto.event_pb2 import Event
 
 from frcnn_jax.config import ResumeConfig
 from frcnn_jax.data import pipeline
 from frcnn_jax.errors import UserError
 from frcnn_jax.training import checkpoint, loop
-from frcnn_jax.training.validation import BEST
-from frcnn_jax.training.watch import LOSSES
+from frcnn_jax.training.metrics import LOSSES
 from tests import tiny
 from tests.data.conftest import VOCFolder, voc_object
 

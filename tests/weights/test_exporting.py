@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
-from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.weights import exporting
 from frcnn_jax.weights.exporting import FORMATS, export_weights, save_weights
 from frcnn_jax.weights.files import read_file

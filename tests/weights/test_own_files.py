@@ -8,11 +8,11 @@ import pytest
 import safetensors.numpy
 
 from frcnn_jax.config import ModelConfig
+from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
-from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
-from frcnn_jax.weights.record import settle
+from frcnn_jax.weights.record import resolve_preprocessing
 from tests.weights import containers, foreign
 from tests.weights.containers import assert_same
 
@@ -102,7 +102,7 @@ def test_impossible_divisor_is_refused_by_the_config(tmp_path):
     metadata = {"format": "frcnn_jax", "model": model}
     safetensors.numpy.save_file(CONV1_1, path, metadata)
     with pytest.raises(UserError, match=r"model\.pixel_std is \(0\.0, 1\.0, 1\.0\)"):
-        settle(ModelConfig(), read_weights(str(path)))
+        resolve_preprocessing(ModelConfig(), read_weights(str(path)))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
-from frcnn_jax.preprocessing import PREPROCESSINGS
 from frcnn_jax.weights.importing import read_weights
 from tests.weights import foreign
 

@@ -12,29 +12,6 @@ from frcnn_jax.data.sources import voc_split, voc_xml
 from frcnn_jax.data.sources.voc_split import ImageFiles
 from frcnn_jax.errors import UserError
 
-VOC_CLASS_NAMES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
-
 # A box whose file says x_max <= x_min is at most one pixel wide here.
 _EMPTY_SIDE = 1.0
 

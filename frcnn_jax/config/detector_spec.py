@@ -1,0 +1,71 @@
+"""What must travel with a detector's parameters: checkpoints and files store it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from frcnn_jax.config.loading import dataclass_from_dict
+from frcnn_jax.config.schema import DataConfig, ModelConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resizing:
+    """How an image is resized and padded; see the fields of `DataConfig`."""
+
+    shorter_side: int = DataConfig.shorter_side  # pixels
+    longer_side: int = DataConfig.longer_side  # pixels
+    canvases: tuple[tuple[int, int], ...] = DataConfig.canvases  # (height, width)
+
+    @classmethod
+    def from_config(cls, data: DataConfig) -> "Resizing":
+        """Takes the three fields of a data config."""
+        return cls(
+            shorter_side=data.shorter_side,
+            longer_side=data.longer_side,
+            canvases=data.canvases,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectorSpec:
+    """Everything that parameters need to become a detector again."""
+
+    model: ModelConfig  # its colors are known; `pretrained` is empty
+    class_names: tuple[str, ...]  # L names; empty if unknown
+    resizing: Resizing = Resizing()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns nested dicts for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: str) -> "DetectorSpec":
+        """Builds a spec from what `to_dict` returned.
+
+        Args:
+          values: nested dicts, as read from JSON.
+          where: the file, for the error.
+
+        Raises:
+          UserError: if a field is unknown, missing, of the wrong type or impossible.
+        """
+        return dataclass_from_dict(cls, values, where=where)
+
+
+def make_spec(
+    model: ModelConfig, data: DataConfig, class_names: tuple[str, ...]
+) -> DetectorSpec:
+    """Describes the detector that a run trains.
+
+    Args:
+      model: its network, options and preprocessing.
+      data: how its images are resized.
+      class_names: L names, in the order of the labels.
+    """
+    colors = dataclasses.asdict(model.preprocessing)
+    return DetectorSpec(
+        # Where training started from means nothing on another machine.
+        model=dataclasses.replace(model, pretrained="", **colors),
+        class_names=tuple(class_names),
+        resizing=Resizing.from_config(data),
+    )

@@ -1,0 +1,116 @@
+"""Chooses the images of every batch.
+
+A batch has images of one canvas only, and an epoch has each image once. A canvas's last
+batch is filled up with images of the same canvas, marked as not real. So no batch
+straddles two epochs, and every epoch has the same number of steps.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+
+class PlannedBatch(NamedTuple):
+    """The images of a batch, yet to be read."""
+
+    indices: np.ndarray  # [B] int, the image's index in its source.
+    image_mask: np.ndarray  # [B] bool. False for the filler of a canvas's last batch.
+    flip_draws: np.ndarray  # [B] float in [0, 1), uniform; 0 in evaluation.
+    canvas_index: int  # Of all its images.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchSampler:
+    """The endless order of training: the batch of a step, by (seed, step) alone.
+
+    Example:
+      >>> sampler = BatchSampler(np.array([0, 1, 0]), batch_size=2, seed=0)
+      >>> sampler.steps_per_epoch
+      2
+      >>> [sorted(sampler.batch(step).indices.tolist()) for step in range(2)]
+      [[1, 1], [0, 2]]
+    """
+
+    canvas_indices: np.ndarray  # [N] int, the canvas of every image.
+    batch_size: int
+    seed: int
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        """The sum over the canvases of ceil(images / batch size)."""
+        return int(_num_batches(self.canvas_indices, self.batch_size).sum())
+
+    def batch(self, step: int) -> PlannedBatch:
+        """Returns the batch of a step, counted from 0.
+
+        An epoch's order is computed when its first batch is asked for, and kept.
+        """
+        epoch, position = divmod(int(step), self.steps_per_epoch)
+        return PlannedBatch(*(field[position] for field in _plan_epoch(self, epoch)))
+
+
+# The threads that read ahead need the next epoch, too. Two that compute the same one
+# at once get the same.
+@functools.lru_cache(maxsize=2)
+def _plan_epoch(sampler: BatchSampler, epoch: int) -> PlannedBatch:
+    """Plans all batches of an epoch; every field has a leading axis for them."""
+    rng = np.random.default_rng((sampler.seed, epoch))
+    num_images = len(sampler.canvas_indices)
+    planned = _form_batches(
+        rng.permutation(num_images),
+        sampler.canvas_indices,
+        sampler.batch_size,
+        flip_draws=rng.random(num_images),
+    )
+    shuffled = rng.permutation(sampler.steps_per_epoch)
+    return PlannedBatch(*(field[shuffled] for field in planned))
+
+
+def plan_evaluation(canvas_indices: np.ndarray, batch_size: int) -> list[PlannedBatch]:
+    """Plans batches of each image once: canvas by canvas, in order within each.
+
+    Args:
+      canvas_indices: [N] int, the canvas of every image.
+      batch_size: Images per batch.
+
+    Returns:
+      The batches; the last one of a canvas is filled up with its first images.
+    """
+    num_images = len(canvas_indices)
+    planned = _form_batches(
+        np.arange(num_images),
+        canvas_indices,
+        batch_size,
+        flip_draws=np.zeros(num_images),
+    )
+    return [PlannedBatch(*fields) for fields in zip(*planned, strict=True)]
+
+
+def _form_batches(
+    images: np.ndarray,
+    canvas_indices: np.ndarray,
+    batch_size: int,
+    *,
+    flip_draws: np.ndarray,
+) -> PlannedBatch:
+    """Groups images, in this order, into batches of one canvas each."""
+    num_batches = _num_batches(canvas_indices, batch_size)
+    rows, masks = [], []
+    for canvas_index, count in enumerate(num_batches):
+        chosen = images[canvas_indices[images] == canvas_index]
+        rows.append(np.resize(chosen, (count, batch_size)))  # Repeats cyclically.
+        masks.append(np.arange(count * batch_size) < len(chosen))
+    indices = np.concatenate(rows)
+    return PlannedBatch(
+        indices=indices,
+        image_mask=np.concatenate(masks).reshape(indices.shape),
+        flip_draws=flip_draws[indices],
+        canvas_index=canvas_indices[indices[:, 0]],
+    )
+
+
+def _num_batches(canvas_indices: np.ndarray, batch_size: int) -> np.ndarray:
+    """Counts the batches of each canvas."""
+    return -(-np.bincount(canvas_indices) // batch_size)

@@ -1,0 +1,283 @@
+"""Devices and processes: one mesh axis, over which the images of a batch are sharded.
+
+Parameters are replicated on every device, and each device computes its share of a
+batch. A single device is a mesh of one. SIGTERM, by which a scheduler announces that it
+will take the machine away, is also handled here: all processes must stop together.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from frcnn_jax.config import Config, DistributedConfig
+from frcnn_jax.data.records import Batch
+from frcnn_jax.errors import UserError
+
+DATA_AXIS = "data"
+REPLICATED = PartitionSpec()
+BATCH_SHARDED = PartitionSpec(DATA_AXIS)
+
+# How long the processes wait for one another to start, ...
+_START_SECONDS = 300
+# ... for a sign of life, and, at the end or after an error, to shut down.
+_ALIVE_SECONDS = 30
+
+
+def enable_compilation_cache(folder: str) -> None:
+    """Stores compiled programs in a folder, for the next start; not if it is empty.
+
+    A folder that JAX was given otherwise, as by JAX_COMPILATION_CACHE_DIR, stays.
+    """
+    if folder and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def start_processes(config: DistributedConfig) -> None:
+    """Joins the other processes, if the config or the environment names any.
+
+    Call this before anything else asks JAX for its devices. From here on only process 0
+    logs more than errors.
+
+    Raises:
+      UserError: if a setting is missing or the others cannot be reached.
+    """
+    config = _from_environment(config)
+    if not config.cluster and not config.coordinator_address:
+        return
+    settings = {
+        name: getattr(config, name)
+        for name in ("coordinator_address", "num_processes", "process_id")
+    }
+    if not config.cluster:
+        missing = [name for name, value in settings.items() if value in ("", None)]
+        if missing:
+            raise UserError(
+                f"distributed.{missing[0]} is missing, expected with "
+                f"distributed.coordinator_address {config.coordinator_address}"
+            )
+        settings["cluster_detection_method"] = "deactivate"
+    settings["coordinator_address"] = config.coordinator_address or None
+    if config.coordinator_address:
+        _check_coordinator(config)
+    try:
+        jax.distributed.initialize(
+            **settings,
+            initialization_timeout=_START_SECONDS,
+            heartbeat_timeout_seconds=_ALIVE_SECONDS,
+            shutdown_timeout_seconds=_ALIVE_SECONDS,
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"distributed: {str(error).splitlines()[0]}") from None
+    if not is_main_process():
+        logging.getLogger("frcnn_jax").setLevel(logging.ERROR)
+
+
+def _check_coordinator(config: DistributedConfig) -> None:
+    """Checks that process 0 can be reached: where it cannot, JAX aborts the process."""
+    address = config.coordinator_address
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(
+            f"distributed.coordinator_address is {address}, expected HOST:PORT"
+        )
+    if config.process_id in (None, 0):
+        return
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"distributed.coordinator_address {address}: no process 0 there "
+                    f"within {_START_SECONDS} s ({error})"
+                ) from None
+        time.sleep(0.5)
+
+
+def _from_environment(config: DistributedConfig) -> DistributedConfig:
+    address = config.coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    changes: dict[str, Any] = {"coordinator_address": address or ""}
+    for name in ("num_processes", "process_id"):
+        variable = f"JAX_{name.upper()}"
+        if getattr(config, name) is None and variable in os.environ:
+            try:
+                changes[name] = int(os.environ[variable])
+            except ValueError:
+                value = os.environ[variable]
+                raise UserError(f"{variable} is {value!r}, expected a number") from None
+    return dataclasses.replace(config, **changes)
+
+
+def make_mesh(num_devices: int | None = None) -> Mesh:
+    """Arranges devices along the data axis: those of all processes by default.
+
+    Args:
+      num_devices: take so many of the first ones instead.
+    """
+    devices = None if num_devices is None else jax.devices()[:num_devices]
+    shape = (num_devices or jax.device_count(),)
+    return jax.make_mesh(
+        shape, (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def check_batch_size(config: Config, mesh: Mesh) -> None:
+    """Checks that every device gets the same number of images.
+
+    Raises:
+      UserError: if the batch cannot be split so.
+    """
+    if config.batch_size % (config.micro_batches * mesh.size):
+        raise UserError(
+            f"batch_size is {config.batch_size}, expected a multiple of {mesh.size} "
+            f"devices x micro_batches {config.micro_batches}"
+        )
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts arrays, the same in every process, on every device."""
+    return multihost_utils.host_local_array_to_global_array(tree, mesh, REPLICATED)
+
+
+def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
+    """Returns the replicated shape and dtype of each array."""
+    sharding = NamedSharding(mesh, REPLICATED)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )
+
+
+def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """Puts each process's rows of a batch on its devices."""
+    sharding = NamedSharding(mesh, BATCH_SHARDED)
+    return Batch(
+        *(jax.make_array_from_process_local_data(sharding, field) for field in batch)
+    )
+
+
+def jit_per_image(
+    function: Callable[[Any, Batch], Any], mesh: Mesh
+) -> Callable[[Any, Batch], tuple[Any, Array, Array]]:
+    """Jits a function whose result for an image depends on no other image.
+
+    Args:
+      function: of arrays that all devices have, and a batch; returns arrays of [B, ..].
+      mesh: the devices; each computes its own images.
+
+    Returns:
+      A function of the same arguments, a batch from `shard_batch`. It returns, on every
+      device, the results of all images, their indices and their `image_mask`.
+    """
+
+    def per_image_results(shared: Any, batch: Batch) -> Any:
+        results = function(shared, batch), batch.indices, batch.image_mask
+        return gather_images(results)
+
+    specs = {"in_specs": (REPLICATED, BATCH_SHARDED), "out_specs": REPLICATED}
+    return jax.jit(
+        jax.shard_map(per_image_results, mesh=mesh, check_vma=False, **specs)
+    )
+
+
+def gather_images(tree: Any) -> Any:
+    """Gathers arrays of [B, ...] from all devices, inside of `jax.shard_map`."""
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, DATA_AXIS, tiled=True), tree)
+
+
+def process_shard() -> dict[str, int]:
+    """Returns this process's index and the count, as the data loader's arguments."""
+    return {
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+
+
+def is_main_process() -> bool:
+    """Returns whether this is process 0, which writes files and messages."""
+    return jax.process_index() == 0
+
+
+def broadcast_text(text: str) -> str:
+    """Returns process 0's text in every process; every process must call this."""
+    if jax.process_count() == 1:
+        return text
+    content = np.frombuffer(text.encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    padded = np.zeros(size, np.uint8)
+    padded[: min(size, len(content))] = content[:size]
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).decode()
+
+
+@contextlib.contextmanager
+def raise_on_all_processes() -> Iterator[None]:
+    """Raises in every process if one raises, so that none waits for it forever.
+
+    No process leaves the block before all have finished it; every process must enter.
+
+    Raises:
+      UserError: the one raised inside, or one that names the process that failed.
+    """
+    own = None
+    try:
+        yield
+    except UserError as error:
+        own = error
+    failed = np.flatnonzero(gather_flags(own is not None))
+    if own is not None:
+        raise own
+    if failed.size:
+        raise UserError(f"process {failed[0]} cannot start, see its message")
+
+
+def gather_flags(flag: bool) -> np.ndarray:
+    """Returns every process's flag, [P] bool; every process must call this."""
+    return np.atleast_1d(multihost_utils.process_allgather(np.bool_(flag)))
+
+
+def wait_for_all_processes(name: str) -> None:
+    """Waits until every process has called this with the same name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def prime_preemption_sync(start_step: int) -> None:
+    """Lets several processes agree on a step even if SIGTERM comes before the first.
+
+    JAX stops after the latest step that any process asked about. Without this that
+    would be the first step, which a resumed run never reaches.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.reached_preemption_sync_point(start_step)
+
+
+@contextlib.contextmanager
+def watch_for_preemption() -> Iterator[Callable[[int], bool]]:
+    """Yields a function that returns, after each step, whether to save and stop there.
+
+    With several processes JAX makes them agree on a step, whichever got SIGTERM.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    received = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: received.set())
+    try:
+        yield lambda step: received.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, previous)

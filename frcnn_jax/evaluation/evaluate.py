@@ -1,0 +1,286 @@
+"""Evaluation: one pass of a detector over a split, and the figures that follow.
+
+It serves the validation during training, the evaluation at a run's end, and `frcnn
+evaluate`.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from frcnn_jax import distributed, ops, run_dir
+from frcnn_jax.config import Config, Preprocessing
+from frcnn_jax.config.detector_spec import make_spec
+from frcnn_jax.config.loading import read_config
+from frcnn_jax.data.loader import evaluation_batches
+from frcnn_jax.data.records import Batch, Source
+from frcnn_jax.data.sources import open_source
+from frcnn_jax.detector import Detector, detect_in_original_pixels, make_detect_step
+from frcnn_jax.errors import UserError
+from frcnn_jax.evaluation import coco, report, voc
+from frcnn_jax.evaluation.matching import ImageDetections
+from frcnn_jax.files import os_errors_as_user_errors, replace_text
+from frcnn_jax.models.faster_rcnn import image_keys
+from frcnn_jax.models.parameters import Params, abstract_detector, parameter_shapes
+from frcnn_jax.visualization.detections import draw_detections
+from frcnn_jax.weights.checkpoints import BEST_METRIC
+from frcnn_jax.weights.importing import read_weights
+from frcnn_jax.weights.record import OWN_FORMAT, Weights, resolve_preprocessing
+from frcnn_jax.weights.report import describe
+
+NUM_PICTURES = 12
+
+Validate = Callable[[Params], dict[str, float]]
+
+_logger = logging.getLogger(__name__)
+
+
+def evaluate_run(
+    work_dir: Path, split: str | None = None, step: int | str = "latest"
+) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run directory.
+
+    Args:
+      work_dir: the run directory.
+      split: of the run's data set; its test split when absent.
+      step: of the checkpoint, or "latest" or "best".
+
+    Returns:
+      What `evaluation.json` holds.
+
+    Raises:
+      UserError: if the directory has no config or no such checkpoint, or they do not
+        fit together.
+    """
+    config = read_config(work_dir / "config.json")
+    distributed.start_processes(config.distributed)
+    distributed.enable_compilation_cache(config.compilation_cache)
+    source = open_source(config.data, split or config.data.test_split)
+    detector = Detector.load(work_dir, step)
+    check_preprocessing(
+        detector.source,
+        detector.spec.model.preprocessing,
+        config.model.preprocessing,
+        f"{work_dir}/config.json",
+    )
+    _check_classes(detector.source, detector.class_names, source)
+    return evaluate(detector, source, config, work_dir)
+
+
+def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, Any]:
+    """Evaluates the whole detector that `model.pretrained` is, without training it.
+
+    Args:
+      config: its data set, and the run directory to write to.
+      split: of the data set; its test split when absent.
+
+    Returns:
+      What `evaluation.json` holds.
+
+    Raises:
+      UserError: if the weights are not those of a whole detector of these classes.
+    """
+    distributed.start_processes(config.distributed)
+    run_dir.check_processes(config)
+    distributed.enable_compilation_cache(config.compilation_cache)
+    # No process may write before every process knows that it can go on.
+    with distributed.raise_on_all_processes():
+        source = open_source(config.data, split or config.data.test_split)
+        if not config.model.pretrained:
+            raise UserError("model.pretrained is empty, expected a detector's weights")
+        config = run_dir.match_stored_config(config)
+        weights = read_weights(config.model.pretrained)
+        model = resolve_preprocessing(config.model, weights)
+        config = dataclasses.replace(config, model=model)
+        detector = _detector_for(weights, config, source)
+    run_dir.write_config(config)
+    return evaluate(detector, source, config, Path(config.work_dir))
+
+
+def evaluate(
+    detector: Detector, source: Source, config: Config, work_dir: Path
+) -> dict[str, Any]:
+    """Evaluates a detector; writes `evaluation.json` and `pictures/`, prints a table.
+
+    Args:
+      detector: what to evaluate.
+      source: the images.
+      config: how they are read, and how many at once.
+      work_dir: where to write.
+
+    Returns:
+      What `evaluation.json` holds: `voc07_map`, `area_map`, `coco`, `per_class`.
+
+    Raises:
+      UserError: if an image cannot be read, or a file not be written.
+    """
+    mesh = distributed.make_mesh()
+    num_classes = len(detector.class_names)
+    graphdef, _ = abstract_detector(detector.spec.model, num_classes)
+    step = make_detect_step(graphdef, mesh)
+    params = distributed.replicate(detector.params, mesh)
+    detections = [
+        _to_image_detections(found)
+        for found in _run_over_split(step, params, source, config, mesh)
+    ]
+    compared = detections, source.annotations, num_classes
+    evaluation = report.to_json(
+        voc.average_precisions(*compared),
+        coco.average_precisions(*compared),
+        source.class_names,
+    )
+    if distributed.is_main_process():
+        text = json.dumps(evaluation, indent=2) + "\n"
+        replace_text(work_dir / "evaluation.json", text)
+        with os_errors_as_user_errors(work_dir / "pictures"):
+            _draw_pictures(detections, source, work_dir / "pictures")
+        report.print_table(evaluation)
+    distributed.wait_for_all_processes("evaluated")  # drawing may take a while
+    return evaluation
+
+
+def make_validate(
+    graphdef: nnx.GraphDef, source: Source, config: Config, mesh: Mesh
+) -> Validate:
+    """Returns a function that validates parameters.
+
+    Its result has the mean losses over the images, `validation_loss` and
+    `validation_<name>` of each of the four, and `validation_voc07_map` if there are
+    objects. An image's samples are drawn by the same key each time.
+
+    Args:
+      graphdef: structure of the detector.
+      source: the images.
+      config: how they are read, how many at once, and the seed.
+      mesh: the devices.
+    """
+    step = _make_validation_step(graphdef, mesh)
+    key = distributed.replicate(jax.random.key(config.seed), mesh)
+
+    def validate(params: Params) -> dict[str, float]:
+        results = list(_run_over_split(step, (params, key), source, config, mesh))
+        losses = [losses._asdict() | {"loss": losses.total} for losses, _ in results]
+        figures = {
+            f"validation_{name}": float(np.mean([row[name] for row in losses]))
+            for name in losses[0]
+        }
+        result = voc.average_precisions(
+            [_to_image_detections(found) for _, found in results],
+            source.annotations,
+            len(source.class_names),
+        )
+        if not math.isnan(result.voc07_map):
+            figures[BEST_METRIC] = float(result.voc07_map)
+        return figures
+
+    return validate
+
+
+def check_preprocessing(
+    source: str, stored: Preprocessing, expected: Preprocessing, expected_by: str
+) -> None:
+    """Checks that a detector is used with the preprocessing it was trained with.
+
+    Args:
+      source: where the detector is from.
+      stored: what it was trained with.
+      expected: what it is going to be used with.
+      expected_by: who asks for that, for the error.
+
+    Raises:
+      UserError: if they differ.
+    """
+    if stored != expected:
+        raise UserError(
+            f"{source}: was trained with pixels {stored}, but {expected_by} has "
+            f"{expected}"
+        )
+
+
+def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
+    """Returns the jitted losses and detections, from one run of the backbone."""
+
+    def losses_and_detections(shared, batch: Batch):
+        params, key = shared
+        model = nnx.merge(graphdef, params)
+        outputs = model(batch.images, batch.image_sizes, batch.scales)
+        losses, _ = model.losses(
+            image_keys(key, batch.indices),
+            outputs,
+            batch.boxes,
+            batch.labels,
+            batch.box_mask,
+        )
+        return losses, detect_in_original_pixels(model, outputs)
+
+    return distributed.jit_per_image(losses_and_detections, mesh)
+
+
+def _run_over_split(
+    step: Callable, shared: Any, source: Source, config: Config, mesh: Mesh
+) -> Iterator[Any]:
+    """Yields the step's result for each image, in the order of the source."""
+    micro_batch = config.batch_size // config.micro_batches
+    batches = evaluation_batches(
+        source,
+        config.data,
+        batch_size=-(-micro_batch // mesh.size) * mesh.size,
+        **distributed.process_shard(),
+    )
+    results = {}
+    for batch in batches:
+        sharded = distributed.shard_batch(batch, mesh)
+        per_image, indices, mask = jax.device_get(step(shared, sharded))
+        for row in np.flatnonzero(mask):
+            results[int(indices[row])] = jax.tree.map(lambda x: x[row], per_image)
+    return (results[index] for index in range(len(source.annotations)))
+
+
+def _to_image_detections(found: ops.Detections) -> ImageDetections:
+    """Drops the padding of one image's detections."""
+    mask = found.mask
+    return ImageDetections(found.boxes[mask], found.scores[mask], found.labels[mask])
+
+
+def _detector_for(weights: Weights, config: Config, source: Source) -> Detector:
+    """Builds the detector of a config from weights that must be whole."""
+    spec = make_spec(config.model, config.data, source.class_names)
+    detector = Detector.from_weights(dataclasses.replace(weights, spec=spec))
+    if weights.layout == OWN_FORMAT and weights.spec is not None:
+        _check_classes(weights.source, weights.spec.class_names, source)
+    shapes = parameter_shapes(detector.params)
+    for line in describe(weights, shapes, shapes):
+        _logger.info(line)
+    return detector
+
+
+def _check_classes(name: str, class_names: tuple[str, ...], source: Source) -> None:
+    if class_names != tuple(source.class_names):
+        raise UserError(
+            f"{name}: its classes are {', '.join(class_names)}, those of the data set "
+            f"{', '.join(source.class_names)}, expected the same"
+        )
+
+
+def _draw_pictures(
+    detections: list[ImageDetections], source: Source, folder: Path
+) -> None:
+    folder.mkdir(exist_ok=True)
+    for index, found in enumerate(detections[:NUM_PICTURES]):
+        annotation = source.annotations[index]
+        picture = draw_detections(
+            source.read_image(index),
+            detections=found,
+            ground_truth=annotation,
+            class_names=source.class_names,
+        )
+        picture.save(folder / f"{Path(annotation.image_id).name}.png")

@@ -1,0 +1,262 @@
+"""Exact greedy non-maximum suppression with static shapes.
+
+The best boxes are ranked, some thousand a round, since the list is mostly full before
+all need ranking. A round's boxes are taken in tiles. A tile loses the boxes that an
+earlier tile's survivor overlaps; what is left inside it is settled by a fix-point: a
+box stays unless a box before it in the tile stays and overlaps it. Every pass settles
+at least one more box for good, so the fix-point is reached, at the latest, after as
+many passes as the tile has boxes, and it is the greedy answer. Mostly it takes a few.
+
+Boxes are `(y_min, x_min, y_max, x_max)` in pixels; one image each.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int, Shaped
+
+from frcnn_jax.ops.boxes import pairwise_iou
+from frcnn_jax.ops.checks import check_shapes
+
+TILE_SIZE = 64  # boxes compared with one another at once
+ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
+
+
+class _Boxes(NamedTuple):
+    """Boxes as columns, for fast loops, with what must come along."""
+
+    columns: Float[Array, "4 n"]
+    classes: Int[Array, " n"] | None  # None: all of one class
+    indices: Int[Array, " n"]  # into the caller's boxes
+
+    def tile(self, number):
+        return jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(
+                x, number * TILE_SIZE, TILE_SIZE, axis=-1
+            ),
+            self,
+        )
+
+
+@check_shapes
+def nms(
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    mask: Bool[Array, " n"] | None = None,
+    *,
+    iou_threshold: float,
+    max_outputs: int,
+) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
+    """Selects boxes by descending score, dropping those that overlap a selected one.
+
+    Args:
+      boxes: [N, 4] boxes, in pixels. A box without area overlaps nothing; nor does one
+        with a coordinate that is NaN or infinite.
+      scores: [N] scores of any floating type; a NaN is never selected. Equal scores go
+        to the lower index.
+      mask: [N] which boxes take part; all when absent.
+      iou_threshold: a box is dropped where its IoU with a selected one is greater, in
+        (0, 1).
+      max_outputs: K, how many are selected at most.
+
+    Returns:
+      `(indices, valid)`: [K] int32 indices into boxes by descending score, 0 where not
+      valid, and [K] bool.
+
+    Raises:
+      ValueError: if iou_threshold lies outside (0, 1) or max_outputs is negative.
+
+    Example:
+      >>> boxes = jnp.array([[0.0, 0, 10, 10], [0, 1, 10, 11], [20, 20, 30, 30]])
+      >>> scores = jnp.array([0.8, 0.9, 0.1])
+      >>> indices, valid = nms(boxes, scores, iou_threshold=0.5, max_outputs=3)
+      >>> print(indices, valid)
+      [1 2 0] [ True  True False]
+
+    References:
+      The greedy algorithm of py-faster-rcnn, lib/nms/py_cpu_nms.py, without its +1.
+      The tiles follow TensorFlow's non_max_suppression_padded, which is wrong for
+      thresholds under 0.5 in its widespread copies.
+    """
+    return _nms(boxes, scores, None, mask, iou_threshold, max_outputs)
+
+
+@check_shapes
+def batched_nms(
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    classes: Int[Array, " n"],
+    mask: Bool[Array, " n"] | None = None,
+    *,
+    iou_threshold: float,
+    max_outputs: int,
+) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
+    """Does `nms`, where boxes of different classes never suppress one another.
+
+    Args:
+      boxes: [N, 4] boxes, in pixels.
+      scores: [N] scores; the K best of all classes together are selected.
+      classes: [N] class of each box.
+      mask: [N] which boxes take part; all when absent.
+      iou_threshold: see `nms`.
+      max_outputs: K, how many are selected at most, over all classes.
+
+    Returns:
+      `(indices, valid)` as `nms` does.
+
+    Raises:
+      ValueError: if iou_threshold lies outside (0, 1) or max_outputs is negative.
+
+    Example:
+      >>> boxes = jnp.array([[0.0, 0, 10, 10], [0, 1, 10, 11], [0, 2, 10, 12]])
+      >>> indices, valid = batched_nms(
+      ...     boxes, jnp.array([0.8, 0.9, 0.7]), jnp.array([0, 1, 0]),
+      ...     iou_threshold=0.5, max_outputs=3)
+      >>> print(indices, valid)
+      [1 0 0] [ True  True False]
+    """
+    return _nms(boxes, scores, classes, mask, iou_threshold, max_outputs)
+
+
+def take_selected(
+    values: Shaped[Array, "n ..."], indices: Int[Array, " k"], valid: Bool[Array, " k"]
+) -> Shaped[Array, "k ..."]:
+    """Gathers what `nms` selected; the rest is zero, also where N is 0."""
+    shape = indices.shape + values.shape[1:]
+    if values.shape[0] == 0:
+        return jnp.zeros(shape, values.dtype)
+    valid = valid.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.where(valid, values[indices], jnp.zeros((), values.dtype))
+
+
+def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
+    if not 0.0 < iou_threshold < 1.0:
+        raise ValueError(f"iou_threshold is {iou_threshold}, expected it in (0, 1)")
+    if max_outputs < 0:
+        raise ValueError(f"max_outputs is {max_outputs}, expected it >= 0")
+    num_boxes = boxes.shape[0]
+    if num_boxes == 0 or max_outputs == 0:
+        empty = jnp.zeros(max_outputs, jnp.int32)
+        return empty, empty.astype(bool)
+
+    padding = -num_boxes % TILE_SIZE
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores = jnp.pad(jnp.where(scores == 0.0, 0.0, scores), (0, padding))  # -0 is 0
+    candidate = ~jnp.isnan(scores) & (jnp.arange(len(scores)) < num_boxes)
+    if mask is not None:
+        candidate &= jnp.pad(mask, (0, padding))
+    boxes = _Boxes(
+        jnp.pad(boxes.astype(jnp.float32), ((0, padding), (0, 0))).T,
+        None if classes is None else jnp.pad(classes, (0, padding)),
+        jnp.arange(len(scores), dtype=jnp.int32),
+    )
+    kept, count = _select(boxes, scores, candidate, iou_threshold, max_outputs)
+    valid = jnp.arange(max_outputs) < count
+    return jnp.where(valid, kept.indices[:max_outputs], 0), valid
+
+
+def _select(boxes, scores, candidate, iou_threshold, max_outputs):
+    """Runs over rounds until max_outputs are kept or the candidates are spent."""
+    num_boxes = len(scores)
+    round_size = max(ROUND_SIZE, 2 * max_outputs)
+    round_size = min(round_size + -round_size % TILE_SIZE, num_boxes)
+    num_rounds = -(-num_boxes // round_size) + 1  # those of -inf begin a round
+
+    def unfinished(state):
+        number, left, _, count = state
+        return (number < num_rounds) & left.any() & (count < max_outputs)
+
+    def select_from_round(state):
+        number, left, kept, count = state
+        order, num_ranked = _rank(scores, left, round_size)
+        kept, count = _select_tile_by_tile(
+            jax.tree.map(lambda x: x[..., order], boxes),
+            num_ranked,
+            kept,
+            count,
+            iou_threshold,
+            max_outputs,
+        )
+        is_ranked = jnp.arange(round_size) < num_ranked
+        left = left.at[order].set(left[order] & ~is_ranked)
+        return number + 1, left, kept, count
+
+    num_slots = max_outputs + -max_outputs % TILE_SIZE
+    kept = jax.tree.map(
+        # Boxes of zeros overlap nothing.
+        lambda x: jnp.zeros((*x.shape[:-1], num_slots), x.dtype),
+        boxes,
+    )
+    state = (jnp.int32(0), candidate, kept, jnp.int32(0))
+    return jax.lax.while_loop(unfinished, select_from_round, state)[2:]
+
+
+def _rank(scores, left, count):
+    """Finds the best of the boxes left, ties by index, and how many these are.
+
+    Scores of -inf, which `top_k` cannot tell from boxes that are not left, come when
+    all others are spent, by index.
+    """
+    above = left & (scores > -jnp.inf)
+    index = jnp.arange(len(scores), dtype=scores.dtype)
+    key = jnp.where(above.any(), scores, -index)
+    eligible = jnp.where(above.any(), above, left)
+    _, order = jax.lax.top_k(jnp.where(eligible, key, -jnp.inf), count)
+    return order, jnp.minimum(eligible.sum(dtype=jnp.int32), count)
+
+
+def _select_tile_by_tile(ranked, num_ranked, kept, count, iou_threshold, max_outputs):
+    """Runs over tiles until max_outputs are kept or the ranked boxes are spent."""
+
+    def unfinished(state):
+        tile, _, count = state
+        return (tile * TILE_SIZE < num_ranked) & (count < max_outputs)
+
+    def select_from_tile(state):
+        number, kept, count = state
+        tile = ranked.tile(number)
+        free = number * TILE_SIZE + jnp.arange(TILE_SIZE) < num_ranked
+
+        def suppress(kept_tile, free):
+            overlap = _overlap(kept.tile(kept_tile), tile, iou_threshold)
+            return free & ~overlap.any(axis=0)
+
+        kept_tiles = (count + TILE_SIZE - 1) // TILE_SIZE
+        free = jax.lax.fori_loop(0, kept_tiles, suppress, free)
+        keep = _settle_tile(_overlap(tile, tile, iou_threshold), free)
+
+        slots = jnp.where(keep, count + jnp.cumsum(keep) - 1, kept.indices.shape[0])
+        kept = jax.tree.map(
+            lambda kept, new: kept.at[..., slots].set(new, mode="drop"), kept, tile
+        )
+        return number + 1, kept, count + keep.sum(dtype=jnp.int32)
+
+    state = (jnp.int32(0), kept, count)
+    return jax.lax.while_loop(unfinished, select_from_tile, state)[1:]
+
+
+def _settle_tile(overlap: Bool[Array, "t t"], free: Bool[Array, " t"]):
+    """Finds the greedy selection among the sorted boxes of one tile."""
+    tile_size = free.shape[0]
+    before = jnp.arange(tile_size)[:, None] < jnp.arange(tile_size)[None, :]
+    suppresses = overlap & before & free[:, None]
+
+    def unsettled(state):
+        rounds, keep, previous = state
+        return (rounds < tile_size) & (keep != previous).any()
+
+    def suppress(state):
+        rounds, keep, _ = state
+        return rounds + 1, free & ~(suppresses & keep[:, None]).any(axis=0), keep
+
+    state = (jnp.int32(0), free & ~suppresses.any(axis=0), free)
+    return jax.lax.while_loop(unsettled, suppress, state)[1]
+
+
+def _overlap(boxes: _Boxes, other: _Boxes, iou_threshold) -> Bool[Array, "n k"]:
+    overlap = pairwise_iou(boxes.columns, other.columns) > iou_threshold
+    if boxes.classes is None:
+        return overlap
+    return overlap & (boxes.classes[:, None] == other.classes[None])

@@ -1,0 +1,79 @@
+"""Initial parameters of a run: random, or those of `model.pretrained`."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from frcnn_jax.config import Config
+from frcnn_jax.data.loader import evaluation_batches
+from frcnn_jax.data.records import Source
+from frcnn_jax.models.calibration import fit_to_partial, is_partial
+from frcnn_jax.models.faster_rcnn import FasterRCNN
+from frcnn_jax.models.parameters import (
+    Params,
+    abstract_detector,
+    parameter_shapes,
+    random_params,
+    unflatten,
+)
+from frcnn_jax.weights.importing import read_weights
+from frcnn_jax.weights.record import resolve_preprocessing, select_matching
+from frcnn_jax.weights.report import describe
+
+NUM_CALIBRATION_IMAGES = 4
+
+_logger = logging.getLogger(__name__)
+
+
+def init_params(config: Config, source: Source) -> tuple[Config, Params]:
+    """Initializes a detector's parameters, random or pretrained.
+
+    Args:
+      config: of the run.
+      source: the training images; random layers above partially pretrained ones are
+        calibrated on a few of them.
+
+    Returns:
+      The config, with the preprocessing that the weights expect, and the parameters.
+
+    Raises:
+      UserError: if the weights cannot be read, or do not fit the config.
+    """
+    num_classes = len(source.class_names)
+    if not config.model.pretrained:
+        return config, random_params(config.model, num_classes, config.seed)
+    weights = read_weights(config.model.pretrained)
+    model = resolve_preprocessing(config.model, weights)
+    config = dataclasses.replace(config, model=model)
+    graphdef, shapes = abstract_detector(model, num_classes)
+    arrays = select_matching(weights, parameter_shapes(shapes))
+    for line in describe(weights, arrays, parameter_shapes(shapes)):
+        _logger.info(line)
+    if set(arrays) == set(parameter_shapes(shapes)):  # nothing random is needed
+        return config, unflatten(arrays)
+    detector = nnx.merge(graphdef, random_params(model, num_classes, config.seed))
+    nnx.update(detector, unflatten(arrays))
+    if is_partial(arrays):
+        _calibrate(detector, arrays, config, source)
+    return config, nnx.to_pure_dict(nnx.state(detector))
+
+
+def _calibrate(
+    detector: FasterRCNN,
+    arrays: Mapping[str, np.ndarray],
+    config: Config,
+    source: Source,
+) -> None:
+    """Fits the random layers, in place, on the source's first images."""
+    batches = evaluation_batches(source, config.data, batch_size=NUM_CALIBRATION_IMAGES)
+    batch = next(batches)
+    batches.close()
+    sizes = jnp.asarray(batch.image_sizes)
+    images = detector.normalize(jnp.asarray(batch.images), sizes)
+    key = jax.random.key(config.seed)
+    fit_to_partial(detector, arrays, key, images, sizes.astype(jnp.int32))

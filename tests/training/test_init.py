@@ -1,0 +1,106 @@
+"""What a run starts from."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from frcnn_jax.config.preprocessing import PREPROCESSINGS
+from frcnn_jax.data.sources import open_source
+from frcnn_jax.errors import UserError
+from frcnn_jax.training import loop
+from frcnn_jax.training.init import init_params
+from frcnn_jax.training.step import init_detector
+from frcnn_jax.weights.exporting import save_weights
+from frcnn_jax.weights.record import trained_weights
+from tests import tiny
+from tests.weights.containers import assert_same
+
+CAFFE = PREPROCESSINGS["caffe"]
+
+
+@pytest.fixture(scope="module")
+def source():
+    return open_source(tiny.DATA, "train")
+
+
+@pytest.fixture(scope="module")
+def detector() -> dict[str, np.ndarray]:
+    """Parameters of another seed than the config's."""
+    _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 1)
+    return tiny.by_name(params)
+
+
+@pytest.fixture
+def config_with(tmp_path):
+    """A config that starts from a file of these arrays, made for Caffe's colours."""
+
+    def config_with(arrays, **fields):
+        weights = trained_weights("test", arrays, CAFFE, tiny.MODEL)
+        if "rpn.conv.kernel" not in arrays:
+            weights = dataclasses.replace(weights, model=dataclasses.asdict(CAFFE))
+        path = tmp_path / "weights.safetensors"
+        save_weights(weights, path)
+        model = dataclasses.replace(tiny.MODEL, pretrained=str(path), **fields)
+        work_dir = str(tmp_path / "run")
+        return dataclasses.replace(tiny.CONFIG, model=model, work_dir=work_dir)
+
+    return config_with
+
+
+def test_without_weights_the_seed_decides(source):
+    config, _, params = init_params(tiny.CONFIG, source)
+    assert config == tiny.CONFIG
+    _, expected = init_detector(tiny.MODEL, tiny.NUM_CLASSES, tiny.CONFIG.seed)
+    assert_same(tiny.by_name(params), tiny.by_name(expected))
+
+
+def test_whole_detector_is_taken_as_it_is(config_with, detector, source, caplog):
+    caplog.set_level("INFO")
+    config, _, params = init_params(config_with(detector), source, whole=True)
+    assert_same(tiny.by_name(params), detector)
+    assert config.model.preprocessing == CAFFE
+    assert "missing, random: nothing" in caplog.text
+
+
+def test_missing_layers_start_from_the_seed(config_with, detector, source):
+    names = [name for name in detector if name.startswith("backbone.")]
+    arrays = {name: detector[name] for name in names}
+    _, _, params = init_params(config_with(arrays), source)
+    _, random = init_detector(tiny.MODEL, tiny.NUM_CLASSES, tiny.CONFIG.seed)
+    assert_same(tiny.by_name(params), tiny.by_name(random) | arrays)
+
+
+def test_other_classes_are_refused_only_where_all_is_needed(
+    config_with, detector, source
+):
+    for name in ("head.score", "head.delta"):
+        for kind in ("kernel", "bias"):
+            array = detector[f"{name}.{kind}"]
+            detector = detector | {f"{name}.{kind}": array[..., :4]}
+    config = config_with(detector)
+    with pytest.raises(UserError, match=r"no head\.delta\.bias for 6 classes"):
+        init_params(config, source, whole=True)
+    _, _, params = init_params(config, source)
+    np.testing.assert_array_equal(
+        params["rpn"]["score"]["kernel"], detector["rpn.score.kernel"]
+    )
+    assert params["head"]["score"]["bias"].shape == (7,)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("channel_order", "RGB"),
+        ("pixel_mean", (1.0, 2.0, 3.0)),
+        ("anchor_ratios", (1.0,)),
+    ],
+)
+def test_contradicting_config_leaves_no_run_directory(
+    field, value, config_with, detector, tmp_path
+):
+    fields = dataclasses.asdict(CAFFE) | {field: value}
+    config = config_with(detector, **fields)
+    with pytest.raises(UserError, match=f"model.{field} is "):
+        loop.train(config)
+    assert not (tmp_path / "run").exists()

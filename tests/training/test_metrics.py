@@ -1,0 +1,244 @@
+"""What the log tells of some steps, from metrics made by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from frcnn_jax.errors import UserError
+from frcnn_jax.models import Losses
+from frcnn_jax.training.metrics import LOSSES, NUM_HARDEST, Watch
+from frcnn_jax.training.step import Metrics
+
+IMAGE_IDS = [f"image{index:02d}" for index in range(20)]
+TIMES = {"images_per_second", "input_wait_share"}
+
+
+def make_watch(steps_per_epoch=100, max_bad_steps=10):
+    return Watch(IMAGE_IDS, steps_per_epoch, max_bad_steps)
+
+
+def make_metrics(indices, image_mask=None, num_bad_steps=0, is_finite=True, **values):
+    """Metrics of a batch; a loss that is not given is 0."""
+    shape = len(indices)
+    fields = {
+        name: np.broadcast_to(np.float32(values.pop(name, 0.0)), shape)
+        for name in Losses._fields
+    }
+    return Metrics(
+        losses=Losses(**fields),
+        indices=np.array(indices, np.int32),
+        image_mask=np.ones(shape, bool) if image_mask is None else np.array(image_mask),
+        gradient_norm=np.float32(values.pop("gradient_norm", 1.0)),
+        is_finite=np.bool_(is_finite),
+        num_bad_steps=np.int32(num_bad_steps),
+        **values,
+    )
+
+
+def bad_metrics(indices=(1, 2), num_bad_steps=1, **values):
+    return make_metrics(indices, num_bad_steps=num_bad_steps, is_finite=False, **values)
+
+
+def without_times(row):
+    return {name: value for name, value in row.items() if name not in TIMES}
+
+
+def to_json(value):
+    """What a file gives back; fails for NaN and infinity, which JSON has not."""
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+def test_row_holds_the_means_over_steps_of_the_means_over_images():
+    watch = make_watch(steps_per_epoch=4)
+    watch.add(
+        1, make_metrics([0, 1], roi_classification_loss=[1, 3], gradient_norm=5.0)
+    )
+    watch.add(2, make_metrics([2, 3], rpn_localization_loss=0.5, num_positive_rois=6))
+    row = watch.close(2)
+    assert list(row)[:5] == ["loss", *LOSSES]
+    assert row["roi_classification_loss"] == 1.0
+    assert row["rpn_localization_loss"] == 0.25
+    assert row["loss"] == 1.25
+    assert row["num_positive_rois"] == 3.0
+    assert row["gradient_norm"] == 3.0
+    assert row["epoch"] == 0.5
+    assert row["bad_steps"] == 0
+    assert row["images_per_second"] > 0.0
+    assert 0.0 <= row["input_wait_share"] <= 1.0
+
+
+def test_next_window_starts_empty():
+    watch = make_watch()
+    watch.add(1, make_metrics([0], roi_classification_loss=9.0))
+    watch.close(1)
+    watch.add(2, make_metrics([0], roi_classification_loss=2.0))
+    assert watch.close(2)["loss"] == 2.0
+
+
+def test_filler_has_no_part_in_means_and_hardest_images():
+    watch = make_watch(steps_per_epoch=1)
+    losses = [1.0, np.nan, 3.0]
+    metrics = make_metrics([4, 5, 6], [True, False, True], rpn_localization_loss=losses)
+    watch.add(1, metrics)
+    assert watch.close(1)["loss"] == 2.0
+    assert [image["image_id"] for image in watch.hardest[0]["images"]] == [
+        "image06",
+        "image04",
+    ]
+    assert not watch.bad_steps
+
+
+def test_bad_step_names_its_images_and_losses_and_stays_out_of_the_means():
+    watch = make_watch()
+    watch.add(1, make_metrics([0, 3], roi_classification_loss=1.0))
+    watch.add(
+        2,
+        bad_metrics(
+            (7, 8),
+            roi_classification_loss=[np.nan, 5.0],
+            rpn_localization_loss=np.inf,
+        ),
+    )
+    row = watch.close(2)
+    assert row["loss"] == 1.0
+    assert row["bad_steps"] == 1
+    assert watch.bad_steps == [
+        {
+            "step": 2,
+            "not_finite": [
+                "rpn_localization_loss of image image07",
+                "rpn_localization_loss of image image08",
+                "roi_classification_loss of image image07",
+            ],
+        }
+    ]
+
+
+def test_bad_gradient_names_the_real_images_of_its_batch():
+    watch = make_watch()
+    metrics = bad_metrics((1, 2, 3), image_mask=[True, True, False])
+    watch.add(4, metrics._replace(gradient_norm=np.float32(np.nan)))
+    watch.close(4)
+    (row,) = watch.bad_steps
+    assert row == {"step": 4, "not_finite": ["gradient of images image01, image02"]}
+
+
+def test_window_of_bad_steps_only_has_a_row_without_losses():
+    watch = make_watch()
+    watch.add(1, bad_metrics(roi_classification_loss=np.nan))
+    row = watch.close(1)
+    assert set(row) == {"epoch", "bad_steps", *TIMES}
+    assert to_json(row)["bad_steps"] == 1
+
+
+def test_run_ends_in_one_line_after_max_bad_steps():
+    watch = make_watch(max_bad_steps=2)
+    watch.add(1, bad_metrics(num_bad_steps=1))
+    watch.close(1)
+    watch.check()
+    watch.add(2, bad_metrics(num_bad_steps=2))
+    watch.close(2)
+    with pytest.raises(UserError, match=r"^2 updates .*bad_steps\.jsonl.*$") as caught:
+        watch.check()
+    assert "\n" not in str(caught.value)
+
+
+def random_metrics(step):
+    """Losses with digits to lose; steps 3 and 8 are bad; batches of four."""
+    rng = np.random.default_rng(step)
+    losses = {name: rng.random(4) for name in LOSSES}
+    if is_bad := step in (3, 8):
+        losses[LOSSES[0]][1] = np.nan
+    return make_metrics(
+        [(4 * step + row) % len(IMAGE_IDS) for row in range(4)],
+        num_bad_steps=(step >= 3) + (step >= 8),
+        is_finite=not is_bad,
+        gradient_norm=rng.random(),
+        **losses,
+    )
+
+
+def rows_of(watch, steps):
+    """Rows at step 6 and 12, and everything else the watch told."""
+    rows = []
+    for step in steps:
+        watch.add(step, random_metrics(step))
+        if step % 6 == 0:
+            rows.append(without_times(watch.close(step)))
+    return rows, watch.bad_steps, watch.hardest
+
+
+@pytest.mark.parametrize("last_step", [2, 4, 5, 6, 9, 11])
+def test_restored_watch_tells_the_same_bit_for_bit(last_step):
+    expected = rows_of(make_watch(steps_per_epoch=5), range(1, 13))
+    before, after = (make_watch(steps_per_epoch=5) for _ in range(2))
+    told = rows_of(before, range(1, last_step + 1))
+    state = to_json(before.state())
+    after.restore(state, num_bad_steps=before._num_bad_steps)
+    told_after = rows_of(after, range(last_step + 1, 13))
+    assert [a + b for a, b in zip(told, told_after, strict=True)] == list(expected)
+
+
+def hardest_of(*batches):
+    """The hardest images of an epoch of these batches of (index, loss)."""
+    watch = make_watch(steps_per_epoch=len(batches))
+    for step, batch in enumerate(batches, start=1):
+        indices, losses = zip(*batch, strict=True)
+        watch.add(step, make_metrics(indices, rpn_classification_loss=losses))
+    watch.close(len(batches))
+    (row,) = to_json(watch.hardest)
+    assert row["step"] == len(batches)
+    assert row["epoch"] == 1
+    return [(image["image_id"], image["loss"]) for image in row["images"]]
+
+
+def test_hardest_images_are_the_ten_of_largest_loss():
+    losses = np.random.default_rng(0).permutation(len(IMAGE_IDS)).tolist()
+    batches = np.array_split(list(enumerate(losses)), 5)
+    expected = sorted(zip(losses, IMAGE_IDS, strict=True), reverse=True)
+    assert hardest_of(*batches) == [(i, loss) for loss, i in expected[:NUM_HARDEST]]
+
+
+def test_equal_losses_are_ordered_by_image():
+    pairs = [(index, 1.0) for index in range(12)]
+    expected = [(image_id, 1.0) for image_id in IMAGE_IDS[:NUM_HARDEST]]
+    assert hardest_of(pairs) == expected
+    assert hardest_of(pairs[6:][::-1], pairs[:6]) == expected
+
+
+def test_losses_that_are_not_finite_come_first_as_null():
+    pairs = [(3, 1e30), (4, np.inf), (2, np.nan), (5, -np.inf), (0, 1.0)]
+    assert hardest_of(pairs) == [
+        ("image02", None),
+        ("image04", None),
+        ("image05", None),
+        ("image03", float(np.float32(1e30))),
+        ("image00", 1.0),
+    ]
+
+
+def test_epoch_that_ends_inside_a_window_has_its_own_hardest_images():
+    watch = make_watch(steps_per_epoch=2)
+    for step in range(1, 6):
+        watch.add(step, make_metrics([step], rpn_localization_loss=10.0 - step))
+    watch.close(5)
+    first, second = watch.hardest
+    assert (first["step"], first["epoch"]) == (2, 1)
+    assert (second["step"], second["epoch"]) == (4, 2)
+    ids = [[image["image_id"] for image in row["images"]] for row in (first, second)]
+    assert ids == [["image01", "image02"], ["image03", "image04"]]
+
+
+def test_time_aside_does_not_count_but_the_steps_before_it_do(monkeypatch):
+    clock = iter([0.0, 3.0, 7.0, 9.0, 10.0, 14.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    watch = make_watch()  # at 0
+    watch.wait_for(iter([None]))  # 3 to 7
+    watch.add(1, make_metrics([0, 1, 2]))
+    with watch.aside():  # 9 to 10
+        assert not watch._pending
+    clock = iter([11.0, 11.0])
+    row = watch.close(1)
+    assert row["images_per_second"] == pytest.approx(3 / 10)
+    assert row["input_wait_share"] == pytest.approx(4 / 10)

@@ -1,0 +1,180 @@
+"""A whole run: train, stop, resume, evaluate, and what a user's mistake does."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frcnn_jax import convert
+from frcnn_jax.config.loading import read_config
+from frcnn_jax.config.preprocessing import PREPROCESSINGS
+from frcnn_jax.errors import UserError
+from frcnn_jax.training import checkpoint, loop
+from frcnn_jax.training.init import init_params
+from tests import tiny
+
+TIMES = {"images_per_second", "input_wait_share"}
+
+
+def config_in(folder: Path, **changes):
+    return dataclasses.replace(tiny.CONFIG, work_dir=str(folder), **changes)
+
+
+def read_rows(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, loop.train(config_in(folder))
+
+
+def test_run_directory_holds_what_scripts_rely_on(run):
+    folder, evaluation = run
+    assert read_config(folder / "config.json") == config_in(folder)
+    assert json.loads((folder / "evaluation.json").read_text()) == evaluation
+    assert set(evaluation) == {"voc07_map", "area_map", "coco", "per_class"}
+    assert len(list((folder / "pictures").glob("*.png"))) >= 8
+    assert list((folder / "tensorboard").glob("events*"))
+    assert (folder / "losses.png").stat().st_size > 1000
+    assert (folder / "checkpoints" / "6").is_dir()
+
+
+def test_metrics_have_a_row_for_every_logged_step(run):
+    rows = read_rows(run[0])
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    losses = {name for name in rows[0] if name.endswith("_loss")}
+    assert len(losses) == 4
+    for row in rows:
+        total = sum(row[name] for name in losses)
+        assert row["loss"] == pytest.approx(total, rel=1e-5)
+        assert row["learning_rate"] > 0.0
+
+
+def test_resumed_run_equals_the_whole_one_bit_for_bit(run, tmp_path, monkeypatch):
+    class KilledError(Exception):
+        pass
+
+    save = checkpoint.save
+
+    def save_and_die(checkpoints, *rest):
+        save(checkpoints, *rest)
+        checkpoints.wait_until_finished()
+        raise KilledError
+
+    config = config_in(tmp_path / "resumed")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_die)
+        with pytest.raises(KilledError):
+            loop.train(config)
+    # A row that the kill left behind, and one it cut off.
+    with (tmp_path / "resumed/metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": 9.0}\n{"step": 6, "lo')
+    evaluation = loop.train(config)
+
+    assert read_rows(tmp_path / "resumed") == read_rows(run[0])
+    assert evaluation == run[1]
+
+
+def test_finished_run_is_only_evaluated_again(run):
+    folder, evaluation = run
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert loop.train(config_in(folder)) == evaluation
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_evaluation_on_demand_equals_that_after_training(run):
+    folder, evaluation = run
+    (folder / "evaluation.json").unlink()
+    assert loop.evaluate(folder) == evaluation
+    assert (folder / "evaluation.json").exists()
+
+
+def test_exported_detector_evaluates_as_its_run(run, tmp_path):
+    folder, evaluation = run
+    convert.export(str(folder), tmp_path / "detector.safetensors", "frcnn_jax")
+    pretrained = str(tmp_path / "detector.safetensors")
+    model = dataclasses.replace(tiny.MODEL, pretrained=pretrained)
+    config = config_in(tmp_path / "evaluation", model=model)
+    assert loop.evaluate_pretrained(config) == evaluation
+    assert (tmp_path / "evaluation" / "evaluation.json").exists()
+
+
+def test_evaluation_takes_another_split(run):
+    folder, evaluation = run
+    on_train = loop.evaluate(folder, "train")
+    assert on_train["per_class"] != evaluation["per_class"]
+    loop.evaluate(folder)
+    with pytest.raises(UserError, match="nonsense"):
+        loop.evaluate(folder, "nonsense")
+
+
+def test_run_of_another_config_is_refused_with_the_changes(run):
+    folder, _ = run
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(UserError, match="seed: 0 there, 1 now"):
+        loop.train(config_in(folder, seed=1))
+    assert (folder / "config.json").read_bytes() == before
+
+
+def test_missing_data_leaves_no_run_directory(tmp_path):
+    data = dataclasses.replace(tiny.DATA, source="voc", root=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="none"):
+        loop.train(config_in(tmp_path / "run", data=data))
+    assert not (tmp_path / "run").exists()
+
+
+def test_unfit_weights_leave_no_run_directory(tmp_path):
+    model = dataclasses.replace(tiny.MODEL, pretrained=str(tmp_path / "none.npz"))
+    with pytest.raises(UserError, match=r"none\.npz"):
+        loop.train(config_in(tmp_path / "run", model=model))
+    assert not (tmp_path / "run").exists()
+
+
+def test_unwritable_run_directory_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"):
+        loop.train(config_in(tmp_path / "file" / "run"))
+
+
+def test_empty_run_directory_cannot_be_evaluated(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        loop.evaluate(tmp_path)
+
+
+def test_partially_pretrained_start_uses_training_images(data_root, tmp_path):
+    # The real kernels need the full width; two images of BCCD keep it short.
+    data = dataclasses.replace(
+        tiny.DATA,
+        source="voc",
+        root=str(data_root / "BCCD"),
+        shorter_side=96,
+        longer_side=128,
+        canvases=((96, 128),),
+        max_objects=40,
+    )
+    model = dataclasses.replace(
+        tiny.MODEL,
+        width=1.0,
+        pretrained=str(data_root / "vgg16/vgg16_caffe_conv1_to_conv3.npz"),
+    )
+    config = config_in(tmp_path, data=data, model=model)
+    settled, _, params = init_params(config, loop.open_sources(config)[0])
+    assert settled.model.preprocessing == PREPROCESSINGS["caffe"]
+    kernels = np.load(model.pretrained)
+    np.testing.assert_array_equal(
+        params["backbone"]["conv2_1"]["kernel"], kernels["conv2_1_W"]
+    )
+    assert not params["backbone"]["conv5_3"]["bias"].any()
+
+
+def test_image_that_does_not_fit_leaves_no_run_directory(tmp_path):
+    data = dataclasses.replace(tiny.DATA, max_objects=1)
+    with pytest.raises(UserError, match="max_objects is 1"):
+        loop.train(config_in(tmp_path / "run", data=data))
+    assert not (tmp_path / "run").exists()
