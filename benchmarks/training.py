@@ -18,7 +18,7 @@ from frcnn_jax.training.optimizer import make_optimizer, make_schedule
 from frcnn_jax.training.step import (
     init_detector,
     losses_of,
-    make_state,
+    init_state,
     make_train_step,
 )
 
@@ -38,7 +38,7 @@ def step_cases() -> Iterator[Case]:
     schedule = make_schedule(OptimizerConfig(), batch_size=1)
     optimizer = make_optimizer(OptimizerConfig(), schedule, ModelConfig().frozen_blocks)
     mesh = distributed.make_mesh()
-    state = distributed.replicate(make_state(params, optimizer, 0, has_ema=False), mesh)
+    state = distributed.replicate(init_state(params, optimizer, 0, has_ema=False), mesh)
     train_step = make_train_step(graphdef, optimizer, mesh)
     yield Case(
         STEP,

@@ -41,7 +41,7 @@ def enable_compilation_cache(folder: str) -> None:
 
     A folder that JAX was given otherwise, as by JAX_COMPILATION_CACHE_DIR, stays.
     """
-    if folder and not jax.config.jax_compilation_cache_dir:
+    if folder and not jax.config.read("jax_compilation_cache_dir"):
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
@@ -140,6 +140,10 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
 def check_batch_size(config: Config, mesh: Mesh) -> None:
     """Checks that every device gets the same number of images.
 
+    Args:
+      config: batch size and micro-batches.
+      mesh: the devices.
+
     Raises:
       UserError: if the batch cannot be split so.
     """
@@ -151,12 +155,22 @@ def check_batch_size(config: Config, mesh: Mesh) -> None:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts arrays, the same in every process, on every device."""
+    """Puts arrays on every device.
+
+    Args:
+      tree: arrays, the same in every process.
+      mesh: the devices.
+    """
     return multihost_utils.host_local_array_to_global_array(tree, mesh, REPLICATED)
 
 
 def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
-    """Returns the replicated shape and dtype of each array."""
+    """Returns the replicated shape and dtype of each array.
+
+    Args:
+      tree: arrays, or their shapes and dtypes.
+      mesh: the devices.
+    """
     sharding = NamedSharding(mesh, REPLICATED)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
@@ -164,7 +178,12 @@ def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
 
 
 def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Puts each process's rows of a batch on its devices."""
+    """Puts each process's rows of a batch on its devices.
+
+    Args:
+      batch: this process's rows.
+      mesh: the devices of all processes.
+    """
     sharding = NamedSharding(mesh, BATCH_SHARDED)
     return Batch(
         *(jax.make_array_from_process_local_data(sharding, field) for field in batch)
@@ -189,9 +208,14 @@ def jit_per_image(
         results = function(shared, batch), batch.indices, batch.image_mask
         return gather_images(results)
 
-    specs = {"in_specs": (REPLICATED, BATCH_SHARDED), "out_specs": REPLICATED}
     return jax.jit(
-        jax.shard_map(per_image_results, mesh=mesh, check_vma=False, **specs)
+        jax.shard_map(
+            per_image_results,
+            mesh=mesh,
+            in_specs=(REPLICATED, BATCH_SHARDED),
+            out_specs=REPLICATED,
+            check_vma=False,
+        )
     )
 
 

@@ -39,7 +39,7 @@ def load_config(path: str | Path) -> Config:
     if not Path(path).is_file():
         raise UserError(f"--config {path}: no such file")
     spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise UserError(f"--config {path}: expected a Python file, *.py")
     module = importlib.util.module_from_spec(spec)
     try:

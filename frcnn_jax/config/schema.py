@@ -20,8 +20,13 @@ def _check_positive(section: str, config: Any, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
         values = value if isinstance(value, tuple) else (value,)
-        positive = values and all(_is_number(v) and v > 0 for v in values)
-        _check(positive, f"{section}.{field}", value, "positive numbers")
+        is_positive = all(_is_number(v) and v > 0 for v in values)
+        _check(
+            bool(values) and is_positive,
+            f"{section}.{field}",
+            value,
+            "positive numbers",
+        )
 
 
 def _check_fraction(
@@ -96,11 +101,12 @@ class DataConfig:
 
     def _check_canvases(self) -> None:
         name, canvases = "data.canvases", self.canvases
-        pairs = canvases and all(
+        are_pairs = all(
             isinstance(canvas, tuple) and len(canvas) == 2 and min(canvas) > 0
             for canvas in canvases
         )
-        _check(pairs, name, canvases, "pairs of positive numbers")
+        has_pairs = bool(canvases) and are_pairs
+        _check(has_pairs, name, canvases, "pairs of positive numbers")
         _check(
             any(
                 min(canvas) >= self.shorter_side and max(canvas) >= self.longer_side
@@ -293,9 +299,10 @@ class ModelConfig:
     @property
     def preprocessing(self) -> Preprocessing:
         """The three fields; torchvision's where they are not given."""
-        if self.channel_order is None:
+        order, mean, std = self.channel_order, self.pixel_mean, self.pixel_std
+        if order is None or mean is None or std is None:
             return PREPROCESSINGS["torchvision"]
-        return Preprocessing(self.channel_order, self.pixel_mean, self.pixel_std)
+        return Preprocessing(order, mean, std)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ the shares of several processes add up to the batches of one.
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import grain
 import numpy as np
@@ -62,7 +62,7 @@ class TrainLoader:
         self.canvases = tuple(config.canvases[i] for i in np.unique(canvas_indices))
         self.steps_per_epoch = self._sampler.steps_per_epoch
 
-    def batches(self, start_step: int = 0) -> Iterator[Batch]:
+    def batches(self, start_step: int = 0) -> Generator[Batch]:
         """Yields batches forever.
 
         Args:
@@ -86,7 +86,7 @@ def evaluation_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Yields each image once: canvas by canvas, in the order of the source within each.
 
     A canvas's last batch is filled up with images whose `image_mask` is False. Every

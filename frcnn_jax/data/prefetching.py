@@ -1,7 +1,7 @@
 """Reading ahead, in threads or in worker processes, through grain."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import grain
 import numpy as np
@@ -14,7 +14,7 @@ from frcnn_jax.errors import UserError
 _NUM_THREADS = 4
 
 
-def read_ahead(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
+def read_ahead(batches: grain.MapDataset, num_workers: int) -> Generator[Batch]:
     """Iterates over batches that are read ahead, in their order.
 
     Args:
@@ -43,7 +43,7 @@ def _outlive_sigterm(worker_index: int, num_workers: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _iterate(dataset: grain.IterDataset) -> Iterator[Batch]:
+def _iterate(dataset: grain.IterDataset) -> Generator[Batch]:
     iterator = iter(dataset)
     try:
         yield from iterator

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -76,17 +76,21 @@ class Source(Protocol):
         """
 
 
-class Batch(NamedTuple):
-    """Images of one canvas size with their padded ground truth, as NumPy arrays."""
+# NumPy arrays on the host; on the device JAX arrays, which this package never imports.
+BatchArray = Any
 
-    images: np.ndarray  # [B, H, W, 3] uint8 RGB, zero outside the true image.
-    image_sizes: np.ndarray  # [B, 2] float32, true (height, width) after resizing.
-    scales: np.ndarray  # [B, 2] float32, resized / original, (y, x).
-    boxes: np.ndarray  # [B, M, 4] float32, pixels of the resized image.
-    labels: np.ndarray  # [B, M] int32.
-    box_mask: np.ndarray  # [B, M] bool. False where the box is padding.
-    indices: np.ndarray  # [B] int32, the image's index in its source.
-    image_mask: np.ndarray  # [B] bool. False for the filler of a last batch.
+
+class Batch(NamedTuple):
+    """Images of one canvas size with their padded ground truth."""
+
+    images: BatchArray  # [B, H, W, 3] uint8 RGB, zero outside the true image.
+    image_sizes: BatchArray  # [B, 2] float32, true (height, width) after resizing.
+    scales: BatchArray  # [B, 2] float32, resized / original, (y, x).
+    boxes: BatchArray  # [B, M, 4] float32, pixels of the resized image.
+    labels: BatchArray  # [B, M] int32.
+    box_mask: BatchArray  # [B, M] bool. False where the box is padding.
+    indices: BatchArray  # [B] int32, the image's index in its source.
+    image_mask: BatchArray  # [B] bool. False for the filler of a last batch.
 
     @property
     def canvas(self) -> tuple[int, int]:

@@ -48,14 +48,14 @@ class BatchSampler:
         An epoch's order is computed when its first batch is asked for, and kept.
         """
         epoch, position = divmod(int(step), self.steps_per_epoch)
-        return PlannedBatch(*(field[position] for field in _plan_epoch(self, epoch)))
+        return _plan_epoch(self, epoch)[position]
 
 
 # The threads that read ahead need the next epoch, too. Two that compute the same one
 # at once get the same.
 @functools.lru_cache(maxsize=2)
-def _plan_epoch(sampler: BatchSampler, epoch: int) -> PlannedBatch:
-    """Plans all batches of an epoch; every field has a leading axis for them."""
+def _plan_epoch(sampler: BatchSampler, epoch: int) -> list[PlannedBatch]:
+    """Plans all batches of an epoch."""
     rng = np.random.default_rng((sampler.seed, epoch))
     num_images = len(sampler.canvas_indices)
     planned = _form_batches(
@@ -64,8 +64,7 @@ def _plan_epoch(sampler: BatchSampler, epoch: int) -> PlannedBatch:
         sampler.batch_size,
         flip_draws=rng.random(num_images),
     )
-    shuffled = rng.permutation(sampler.steps_per_epoch)
-    return PlannedBatch(*(field[shuffled] for field in planned))
+    return [planned[index] for index in rng.permutation(sampler.steps_per_epoch)]
 
 
 def plan_evaluation(canvas_indices: np.ndarray, batch_size: int) -> list[PlannedBatch]:
@@ -79,13 +78,12 @@ def plan_evaluation(canvas_indices: np.ndarray, batch_size: int) -> list[Planned
       The batches; the last one of a canvas is filled up with its first images.
     """
     num_images = len(canvas_indices)
-    planned = _form_batches(
+    return _form_batches(
         np.arange(num_images),
         canvas_indices,
         batch_size,
         flip_draws=np.zeros(num_images),
     )
-    return [PlannedBatch(*fields) for fields in zip(*planned, strict=True)]
 
 
 def _form_batches(
@@ -94,21 +92,18 @@ def _form_batches(
     batch_size: int,
     *,
     flip_draws: np.ndarray,
-) -> PlannedBatch:
+) -> list[PlannedBatch]:
     """Groups images, in this order, into batches of one canvas each."""
-    num_batches = _num_batches(canvas_indices, batch_size)
-    rows, masks = [], []
-    for canvas_index, count in enumerate(num_batches):
+    batches = []
+    for canvas_index, count in enumerate(_num_batches(canvas_indices, batch_size)):
         chosen = images[canvas_indices[images] == canvas_index]
-        rows.append(np.resize(chosen, (count, batch_size)))  # Repeats cyclically.
-        masks.append(np.arange(count * batch_size) < len(chosen))
-    indices = np.concatenate(rows)
-    return PlannedBatch(
-        indices=indices,
-        image_mask=np.concatenate(masks).reshape(indices.shape),
-        flip_draws=flip_draws[indices],
-        canvas_index=canvas_indices[indices[:, 0]],
-    )
+        rows = np.resize(chosen, (count, batch_size))  # Repeats cyclically.
+        masks = (np.arange(rows.size) < len(chosen)).reshape(rows.shape)
+        batches += [
+            PlannedBatch(indices, image_mask, flip_draws[indices], canvas_index)
+            for indices, image_mask in zip(rows, masks, strict=True)
+        ]
+    return batches
 
 
 def _num_batches(canvas_indices: np.ndarray, batch_size: int) -> np.ndarray:

@@ -54,7 +54,7 @@ def resize(
       longer_side: The greatest length of the longer side, in pixels.
 
     Returns:
-      The image [H', W', 3] of size `resized_size(..)`, the boxes [N, 4] in its pixels, and the
+      The image [H', W', 3] of `resized_size`, the boxes [N, 4] in its pixels, and the
       scale [2] float32 in (y, x): the real ratios H'/H and W'/W, which differ by the
       rounding to whole pixels.
     """

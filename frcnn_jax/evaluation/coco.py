@@ -17,6 +17,7 @@ References:
 import contextlib
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -74,13 +75,13 @@ def average_precisions(
 
 
 def _index(
-    images: Sequence[ImageDetections] | Sequence[ImageGroundTruth],
+    images: Sequence[ImageDetections | ImageGroundTruth],
     key: str,
     values: Sequence[np.ndarray],
     num_classes: int,
 ) -> COCO:
-    """Makes pycocotools' index of all boxes, each of which has its value at `key`."""
-    annotations = []
+    """Builds pycocotools' index of all boxes, each with its value at `key`."""
+    annotations: list[dict[str, Any]] = []
     for image_id, (image, of_image) in enumerate(zip(images, values, strict=True)):
         boxes = image.boxes.astype(np.float64)
         x_y = boxes[:, 1::-1]

@@ -8,7 +8,8 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import coco, report, voc
 from frcnn_jax.evaluation.matching import ImageDetections
 from frcnn_jax.files import os_errors_as_user_errors, replace_text
+from frcnn_jax.models import Losses
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params, abstract_detector, parameter_shapes
 from frcnn_jax.visualization.detections import draw_detections
@@ -167,7 +169,7 @@ def make_validate(
     key = distributed.replicate(jax.random.key(config.seed), mesh)
 
     def validate(params: Params) -> dict[str, float]:
-        results = list(_run_over_split(step, (params, key), source, config, mesh))
+        results = _run_over_split(step, (params, key), source, config, mesh)
         losses = [losses._asdict() | {"loss": losses.total} for losses, _ in results]
         figures = {
             f"validation_{name}": float(np.mean([row[name] for row in losses]))
@@ -209,7 +211,9 @@ def check_preprocessing(
 def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
     """Returns the jitted losses and detections, from one run of the backbone."""
 
-    def losses_and_detections(shared, batch: Batch):
+    def losses_and_detections(
+        shared: tuple[Params, jax.Array], batch: Batch
+    ) -> tuple[Losses, ops.Detections]:
         params, key = shared
         model = nnx.merge(graphdef, params)
         outputs = model(batch.images, batch.image_sizes, batch.scales)
@@ -227,8 +231,8 @@ def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
 
 def _run_over_split(
     step: Callable, shared: Any, source: Source, config: Config, mesh: Mesh
-) -> Iterator[Any]:
-    """Yields the step's result for each image, in the order of the source."""
+) -> list[Any]:
+    """Returns the step's result for each image, in the order of the source."""
     micro_batch = config.batch_size // config.micro_batches
     batches = evaluation_batches(
         source,
@@ -241,14 +245,16 @@ def _run_over_split(
         sharded = distributed.shard_batch(batch, mesh)
         per_image, indices, mask = jax.device_get(step(shared, sharded))
         for row in np.flatnonzero(mask):
-            results[int(indices[row])] = jax.tree.map(lambda x: x[row], per_image)
-    return (results[index] for index in range(len(source.annotations)))
+            results[int(indices[row])] = jax.tree.map(
+                operator.itemgetter(row), per_image
+            )
+    return [results[index] for index in range(len(source.annotations))]
 
 
 def _to_image_detections(found: ops.Detections) -> ImageDetections:
     """Drops the padding of one image's detections."""
-    mask = found.mask
-    return ImageDetections(found.boxes[mask], found.scores[mask], found.labels[mask])
+    boxes, scores, labels, mask = map(np.asarray, found)
+    return ImageDetections(boxes[mask], scores[mask], labels[mask])
 
 
 def _detector_for(weights: Weights, config: Config, source: Source) -> Detector:

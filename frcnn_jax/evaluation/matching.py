@@ -22,9 +22,17 @@ class ImageDetections(NamedTuple):
 class ImageGroundTruth(Protocol):
     """The objects of one image; `frcnn_jax.data.records.Annotation` is one."""
 
-    boxes: np.ndarray  # [N, 4] float32, pixels
-    labels: np.ndarray  # [N] int32, 0..L-1
-    difficult: np.ndarray  # [N] bool
+    @property
+    def boxes(self) -> np.ndarray:
+        """[N, 4] float32, pixels."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[N] int32, 0..L-1."""
+
+    @property
+    def difficult(self) -> np.ndarray:
+        """[N] bool, not to be found."""
 
 
 def check_images(
@@ -43,13 +51,17 @@ def check_images(
             f"got detections of {len(detections)} images and ground truth of "
             f"{len(ground_truths)}, expected the same number, at least 1"
         )
-    for name, images in (("detections", detections), ("ground truth", ground_truths)):
-        for index, image in enumerate(images):
-            outside = (image.labels < 0) | (image.labels >= num_classes)
+    named_labels = (
+        ("detections", [image.labels for image in detections]),
+        ("ground truth", [image.labels for image in ground_truths]),
+    )
+    for name, all_labels in named_labels:
+        for index, labels in enumerate(all_labels):
+            outside = (labels < 0) | (labels >= num_classes)
             if outside.any():
                 raise ValueError(
-                    f"{name} of image {index}: label {image.labels[outside][0]} is "
-                    f"not in 0..{num_classes - 1}"
+                    f"{name} of image {index}: label {labels[outside][0]} is not in "
+                    f"0..{num_classes - 1}"
                 )
 
 

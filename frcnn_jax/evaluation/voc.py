@@ -64,12 +64,15 @@ def average_precisions(
         detections, ground_truths, num_classes, iou_threshold=iou_threshold
     )
     has_objects = np.array([curve.num_objects > 0 for curve in curves])
-    precisions, means = [], []
-    for metric in ("voc07", "area"):
+
+    def of_classes(metric: Literal["voc07", "area"]) -> tuple[np.ndarray, float]:
         each = [average_precision(c.precision, c.recall, metric=metric) for c in curves]
-        precisions.append(np.where(has_objects, each, np.nan))
-        means.append(np.mean(each, where=has_objects) if has_objects.any() else np.nan)
-    return VOCResult(curves, *precisions, *map(float, means))
+        mean = np.mean(each, where=has_objects) if has_objects.any() else np.nan
+        return np.where(has_objects, each, np.nan), float(mean)
+
+    voc07_ap, voc07_map = of_classes("voc07")
+    area_ap, area_map = of_classes("area")
+    return VOCResult(curves, voc07_ap, area_ap, voc07_map, area_map)
 
 
 def precision_recall(
@@ -141,8 +144,8 @@ def average_precision(
         best = [precision[recall >= start].max(initial=0.0) for start in starts]
         return float(np.mean(best))
     if metric == "area":
-        best = np.maximum.accumulate(precision[::-1])[::-1]
-        return float(np.sum(np.diff(recall, prepend=0.0) * best))
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
     raise ValueError(f"metric is {metric!r}, expected 'voc07' or 'area'")
 
 

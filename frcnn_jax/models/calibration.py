@@ -32,13 +32,13 @@ def fit_to_partial(
     images: Float[Array, "b height width 3"],
     image_sizes: Int[Array, "b 2"],
 ) -> None:
-    """Fits the random layers of a partially pretrained detector to the others, in place.
+    """Fits a detector's random layers to its pretrained ones, in place.
 
     The inputs of the random layers would be far too large: the features of conv3_3 have
-    a standard deviation of about 250. VGG16 is positively homogeneous, so dividing conv1_1's
-    kernel and all biases by that deviation scales the features to 1 and changes nothing
-    else; each random kernel is then divided by the deviation of its own output. fc6 and
-    fc7 start from normal kernels of deviation 0.01.
+    a standard deviation of about 250. VGG16 is positively homogeneous, so dividing
+    conv1_1's kernel and all biases by that deviation scales the features to 1 and
+    changes nothing else. Each random kernel is then divided by the deviation of its own
+    output. fc6 and fc7 start from normal kernels of deviation 0.01.
 
     Args:
       detector: already holds the arrays, of the backbone's first layers.
@@ -75,11 +75,12 @@ def fit_to_partial(
 
 
 def _divide_features(backbone: VGG16, names: list[str], divisor: Array) -> None:
-    backbone.conv1_1.kernel[...] /= divisor
+    first = getattr(backbone, names[0])
+    first.kernel[...] /= divisor
     for name in names:
         getattr(backbone, name).bias[...] /= divisor
 
 
 def _deviation(x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"]) -> Array:
-    inside = inside_mask(x.shape[1:3], sizes)[..., None]
+    inside = inside_mask((x.shape[1], x.shape[2]), sizes)[..., None]
     return jnp.std(x, where=jnp.broadcast_to(inside, x.shape))

@@ -61,7 +61,7 @@ class Losses(NamedTuple):
     @property
     def total(self) -> Array | np.ndarray:
         """The sum of the four losses."""
-        return sum(self)
+        return self[0] + self[1] + self[2] + self[3]
 
 
 class SamplingStats(NamedTuple):
@@ -308,8 +308,8 @@ class FasterRCNN(nnx.Module):
 
     def _anchors(self, outputs: DenseOutputs) -> Float[Array, "n 4"]:
         """Lays out the anchors; those beyond the real part are empty and outside."""
-        feature_shape = outputs.features.shape[:2]
         config = self.config
+        feature_shape = (outputs.features.shape[0], outputs.features.shape[1])
         base = ops.base_anchors(config.anchor_scales, config.anchor_ratios, STRIDE)
         inside = inside_mask(feature_shape, outputs.feature_sizes[None]).reshape(-1)
         inside = jnp.repeat(inside, len(base))[:, None]

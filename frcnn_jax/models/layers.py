@@ -1,12 +1,16 @@
 """The layers' building blocks: convolution, pooling on padded maps, mixed precision."""
 
 import functools
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 # With fewer output channels XLA's own kernel gradient is as fast, and compiles faster.
 MIN_CHANNELS = 64
@@ -17,16 +21,16 @@ BLOCK_CELLS = 1536
 def convolve(
     x: Float[Array, "b h w i"],
     kernel: Float[Array, "m n i o"],
-    strides,
-    padding,
-    **options,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options: Any,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Does `jax.lax.conv_general_dilated`, for stride 1, with a fast kernel gradient.
+    """Convolves with stride 1, with a kernel gradient that is fast on the CPU.
 
     For use as `nnx.Conv(..., conv_general_dilated=convolve)`. XLA's gradient for the
-    kernel takes 3 to 6 times as long as the convolution on the CPU. The same sums are a
-    few matrix products: for each tap of the kernel, the features, shifted by the tap,
-    times the gradient. On other platforms this is XLA's own.
+    kernel takes 3 to 6 times as long as the convolution on the CPU. A few matrix
+    products give the same sums: for each tap of the kernel, the features, shifted by
+    the tap, times the gradient. Other platforms keep XLA's own.
 
     Args:
       x: [B, H, W, I] features.
@@ -42,12 +46,9 @@ def convolve(
         padding = jax.lax.padtype_to_pads(
             x.shape[1:3], kernel.shape[:2], strides, padding
         )
-    plain = functools.partial(
-        jax.lax.conv_general_dilated,
-        window_strides=strides,
-        padding=padding,
-        **options,
-    )
+
+    def plain(x: Array, kernel: Array) -> Array:
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
     if kernel.shape[-1] < MIN_CHANNELS:
         return plain(x, kernel)
@@ -96,7 +97,7 @@ def zero_outside(
     x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"]
 ) -> Float[Array, "b h w c"]:
     """Zeroes what lies beyond each image's (height, width)."""
-    inside = inside_mask(x.shape[1:3], sizes)
+    inside = inside_mask((x.shape[1], x.shape[2]), sizes)
     return jnp.where(inside[..., None], x, jnp.zeros((), x.dtype))
 
 
@@ -109,25 +110,24 @@ def inside_mask(
     return inside_y[:, :, None] & inside_x[:, None, :]
 
 
-def promote_products(
-    arrays: tuple[ArrayLike, ArrayLike, ArrayLike], *, dtype: DTypeLike
-) -> tuple[ArrayLike, ArrayLike, ArrayLike]:
-    """Casts what a layer multiplies, and leaves its bias as it is.
+def promote_products(arrays: T, /, *, dtype: Any = None, **_: Any) -> T:
+    """Casts a layer's input and kernel to the compute type, but not its bias.
 
     For use as `nnx.Conv(..., dtype=dtype, promote_dtype=promote_products)`: products
     of type `dtype` plus a float32 bias are float32. A bias's gradient is a sum over all
-    cells of a map, which XLA adds up in the bias's type: in bfloat16 8192 ones came to
+    cells of a map, which XLA adds up in the bias's type: in bfloat16, 8192 ones came to
     2048 on the CPU.
 
     Args:
       arrays: input, kernel and bias of the layer.
-      dtype: what the input and the kernel become.
+      dtype: of the input and the kernel.
 
     Returns:
       The three arrays.
     """
     inputs, kernel, bias = arrays
-    return jnp.asarray(inputs, dtype), jnp.asarray(kernel, dtype), bias
+    products = jnp.asarray(inputs, dtype), jnp.asarray(kernel, dtype), bias
+    return typing.cast(T, products)
 
 
 def _kernel_gradient(x, kernel, gradient, padding):

@@ -75,7 +75,9 @@ class RoIHead(nnx.Module):
         x = self._drop(self.activation(self.fc7(x)), keys[1])
         return self.score(x), self.delta(x).reshape(x.shape[0], -1, 4)
 
-    def _drop(self, x: Float[Array, "r c"], key: Key[Array, ""] | None):
+    def _drop(
+        self, x: Float[Array, "r c"], key: Key[Array, ""] | None
+    ) -> Float[Array, "r c"]:
         if key is None or self.dropout == 0.0:
             return x
         keep = jax.random.bernoulli(key, 1.0 - self.dropout, x.shape)

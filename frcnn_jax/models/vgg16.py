@@ -102,7 +102,9 @@ class VGG16(nnx.Module):
         return x, sizes
 
 
-def near_identity(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+def near_identity(
+    key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Array:
     """Makes kernels through which a deep plain network learns from scratch.
 
     After 13 layers of He initialisation all features look alike, and without batch

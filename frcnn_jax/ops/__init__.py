@@ -17,7 +17,7 @@ from frcnn_jax.ops.losses import roi_loss, rpn_loss, smooth_l1
 from frcnn_jax.ops.proposals import Proposals, propose
 from frcnn_jax.ops.roi import roi_align, roi_pool
 from frcnn_jax.ops.sampling import sample_indices
-from frcnn_jax.ops.suppression import batched_nms, nms
+from frcnn_jax.ops.suppression import Selection, batched_nms, nms
 from frcnn_jax.ops.targets import (
     AnchorTargets,
     ProposalTargets,
@@ -30,6 +30,7 @@ __all__ = [
     "Detections",
     "ProposalTargets",
     "Proposals",
+    "Selection",
     "anchor_targets",
     "base_anchors",
     "batched_nms",

@@ -51,7 +51,7 @@ def check_shapes(function: F) -> F:
             )
         return function(*bound.args, **bound.kwargs)
 
-    return call
+    return typing.cast(F, call)
 
 
 def _check(name, value, annotation, sizes):

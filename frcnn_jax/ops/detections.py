@@ -74,7 +74,7 @@ def select_detections(
     boxes = clip_boxes(boxes, image_size)
     labels = jnp.tile(jnp.arange(num_classes, dtype=jnp.int32), num_rois)
     candidate = jnp.repeat(roi_mask, num_classes) & (scores > score_threshold)
-    indices, mask = batched_nms(
+    selection = batched_nms(
         boxes,
         scores,
         labels,
@@ -83,8 +83,8 @@ def select_detections(
         max_outputs=max_detections,
     )
     return Detections(
-        take_selected(boxes, indices, mask),
-        take_selected(scores, indices, mask),
-        take_selected(labels, indices, mask),
-        mask,
+        take_selected(boxes, selection),
+        take_selected(scores, selection),
+        take_selected(labels, selection),
+        selection.mask,
     )

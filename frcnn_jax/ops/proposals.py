@@ -77,7 +77,7 @@ def propose(
     scores = jnp.where(large, objectness.astype(jnp.float32), -jnp.inf)
     scores, order = jax.lax.top_k(scores, min(pre_nms, scores.shape[0]))
     boxes = boxes[order]
-    indices, mask = nms(
+    selection = nms(
         boxes,
         scores,
         scores > -jnp.inf,
@@ -85,7 +85,7 @@ def propose(
         max_outputs=post_nms,
     )
     return Proposals(
-        take_selected(boxes, indices, mask),
-        take_selected(scores, indices, mask),
-        mask,
+        take_selected(boxes, selection),
+        take_selected(scores, selection),
+        selection.mask,
     )

@@ -174,7 +174,9 @@ def _window_maxima(features: Float[Array, "h w c"]) -> Float[Array, "n c"]:
     return jnp.concatenate([cells, across, down, both])
 
 
-def _window_cells(table: Float[Array, "n c"], map_size) -> Int[Array, "n c"]:
+def _window_cells(
+    table: Float[Array, "n c"], map_size: tuple[int, int]
+) -> Int[Array, "n c"]:
     """Finds the first cell that holds the maximum, for each row of the table."""
     height, width = map_size
     last = height * width - 1

@@ -134,7 +134,7 @@ def roi_align(
     if sampling_ratio <= 0:
         raise ValueError(f"sampling_ratio is {sampling_ratio}, expected it > 0")
     if feature_size is None:
-        feature_size = features.shape[:2]
+        feature_size = (features.shape[0], features.shape[1])
 
     def weights(low, high, num_bins, size, num_cells):
         offset = 0.5 if aligned else 0.0

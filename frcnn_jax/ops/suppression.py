@@ -24,6 +24,13 @@ TILE_SIZE = 64  # boxes compared with one another at once
 ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
 
 
+class Selection(NamedTuple):
+    """Boxes that were selected, best first, padded."""
+
+    indices: Int[Array, " k"]  # into the caller's boxes; 0 for padding
+    mask: Bool[Array, " k"]  # False for padding
+
+
 class _Boxes(NamedTuple):
     """Boxes as columns, for fast loops, with what must come along."""
 
@@ -48,7 +55,7 @@ def nms(
     *,
     iou_threshold: float,
     max_outputs: int,
-) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
+) -> Selection:
     """Selects boxes by descending score, dropping those that overlap a selected one.
 
     Args:
@@ -62,8 +69,7 @@ def nms(
       max_outputs: K, how many are selected at most.
 
     Returns:
-      `(indices, valid)`: [K] int32 indices into boxes by descending score, 0 where not
-      valid, and [K] bool.
+      `Selection` of K slots: int32 indices into boxes by descending score, and a mask.
 
     Raises:
       ValueError: if iou_threshold lies outside (0, 1) or max_outputs is negative.
@@ -71,8 +77,8 @@ def nms(
     Example:
       >>> boxes = jnp.array([[0.0, 0, 10, 10], [0, 1, 10, 11], [20, 20, 30, 30]])
       >>> scores = jnp.array([0.8, 0.9, 0.1])
-      >>> indices, valid = nms(boxes, scores, iou_threshold=0.5, max_outputs=3)
-      >>> print(indices, valid)
+      >>> selection = nms(boxes, scores, iou_threshold=0.5, max_outputs=3)
+      >>> print(selection.indices, selection.mask)
       [1 2 0] [ True  True False]
 
     References:
@@ -92,8 +98,10 @@ def batched_nms(
     *,
     iou_threshold: float,
     max_outputs: int,
-) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
-    """Does `nms`, where boxes of different classes never suppress one another.
+) -> Selection:
+    """Selects boxes as `nms` does, but never across classes.
+
+    Boxes of different classes do not suppress one another.
 
     Args:
       boxes: [N, 4] boxes, in pixels.
@@ -104,31 +112,32 @@ def batched_nms(
       max_outputs: K, how many are selected at most, over all classes.
 
     Returns:
-      `(indices, valid)` as `nms` does.
+      `Selection` of K slots, as `nms` does.
 
     Raises:
       ValueError: if iou_threshold lies outside (0, 1) or max_outputs is negative.
 
     Example:
       >>> boxes = jnp.array([[0.0, 0, 10, 10], [0, 1, 10, 11], [0, 2, 10, 12]])
-      >>> indices, valid = batched_nms(
+      >>> selection = batched_nms(
       ...     boxes, jnp.array([0.8, 0.9, 0.7]), jnp.array([0, 1, 0]),
       ...     iou_threshold=0.5, max_outputs=3)
-      >>> print(indices, valid)
+      >>> print(selection.indices, selection.mask)
       [1 0 0] [ True  True False]
     """
     return _nms(boxes, scores, classes, mask, iou_threshold, max_outputs)
 
 
 def take_selected(
-    values: Shaped[Array, "n ..."], indices: Int[Array, " k"], valid: Bool[Array, " k"]
+    values: Shaped[Array, "n ..."], selection: Selection
 ) -> Shaped[Array, "k ..."]:
-    """Gathers what `nms` selected; the rest is zero, also where N is 0."""
+    """Gathers the selected values; the padding is zero, also where N is 0."""
+    indices, mask = selection
     shape = indices.shape + values.shape[1:]
     if values.shape[0] == 0:
         return jnp.zeros(shape, values.dtype)
-    valid = valid.reshape(-1, *[1] * (values.ndim - 1))
-    return jnp.where(valid, values[indices], jnp.zeros((), values.dtype))
+    mask = mask.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.where(mask, values[indices], jnp.zeros((), values.dtype))
 
 
 def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
@@ -139,7 +148,7 @@ def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
     num_boxes = boxes.shape[0]
     if num_boxes == 0 or max_outputs == 0:
         empty = jnp.zeros(max_outputs, jnp.int32)
-        return empty, empty.astype(bool)
+        return Selection(empty, empty.astype(bool))
 
     padding = -num_boxes % TILE_SIZE
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
@@ -153,8 +162,9 @@ def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
         jnp.arange(len(scores), dtype=jnp.int32),
     )
     kept, count = _select(boxes, scores, candidate, iou_threshold, max_outputs)
-    valid = jnp.arange(max_outputs) < count
-    return jnp.where(valid, kept.indices[:max_outputs], 0), valid
+    is_selected = jnp.arange(max_outputs) < count
+    indices = jnp.where(is_selected, kept.indices[:max_outputs], 0)
+    return Selection(indices, is_selected)
 
 
 def _select(boxes, scores, candidate, iou_threshold, max_outputs):
@@ -237,7 +247,9 @@ def _select_tile_by_tile(ranked, num_ranked, kept, count, iou_threshold, max_out
     return jax.lax.while_loop(unfinished, select_from_tile, state)[1:]
 
 
-def _settle_tile(overlap: Bool[Array, "t t"], free: Bool[Array, " t"]):
+def _settle_tile(
+    overlap: Bool[Array, "t t"], free: Bool[Array, " t"]
+) -> Bool[Array, " t"]:
     """Finds the greedy selection among the sorted boxes of one tile."""
     tile_size = free.shape[0]
     before = jnp.arange(tile_size)[:, None] < jnp.arange(tile_size)[None, :]
@@ -255,8 +267,8 @@ def _settle_tile(overlap: Bool[Array, "t t"], free: Bool[Array, " t"]):
     return jax.lax.while_loop(unsettled, suppress, state)[1]
 
 
-def _overlap(boxes: _Boxes, other: _Boxes, iou_threshold) -> Bool[Array, "n k"]:
+def _overlap(boxes: _Boxes, other: _Boxes, iou_threshold: float) -> Bool[Array, "n k"]:
     overlap = pairwise_iou(boxes.columns, other.columns) > iou_threshold
-    if boxes.classes is None:
+    if boxes.classes is None or other.classes is None:
         return overlap
     return overlap & (boxes.classes[:, None] == other.classes[None])

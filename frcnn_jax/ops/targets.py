@@ -210,7 +210,9 @@ def _set_first(labels, indices, count, value):
     return labels.at[jnp.where(drawn, indices, labels.shape[0])].set(value, mode="drop")
 
 
-def _take(values: Shaped[Array, "m ..."], indices: Int[Array, " n"]):
+def _take(
+    values: Shaped[Array, "m ..."], indices: Int[Array, " n"]
+) -> Shaped[Array, "n ..."]:
     """Gathers entries; an index beyond the end (no objects at all) gives zeros."""
     if values.shape[0] == 0:
         return jnp.zeros(indices.shape + values.shape[1:], values.dtype)

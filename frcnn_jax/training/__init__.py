@@ -1,1 +1,1 @@
-"""Training: the optimiser, the jitted step, checkpoints and the loop around them."""
+"""Training: the run, its step, optimizer, checkpoints and log."""

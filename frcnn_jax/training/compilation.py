@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from frcnn_jax.data.records import Batch
 from frcnn_jax.distributed import BATCH_SHARDED
-from frcnn_jax.training.step import TrainState, TrainStep
+from frcnn_jax.training.step import TrainState
 
 Canvas = tuple[int, int]  # (height, width), in pixels
 
@@ -19,14 +19,14 @@ _logger = logging.getLogger(__name__)
 
 
 def compile_steps(
-    train_step: TrainStep,
+    train_step: jax.stages.Wrapped,
     state: TrainState,
     mesh: Mesh,
     *,
     canvases: Iterable[Canvas],
     batch_size: int,
     max_objects: int,
-) -> dict[Canvas, TrainStep]:
+) -> dict[Canvas, jax.stages.Compiled]:
     """Compiles the step for batches of each canvas, and logs time and memory.
 
     Args:

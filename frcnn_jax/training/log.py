@@ -76,16 +76,18 @@ class RunLog:
         self._progress.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         """Closes everything."""
         self._progress.stop()
         with os_errors_as_user_errors(self._work_dir / "tensorboard"):
             self._events.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds the row of a step, counted from 1, to `metrics.jsonl`, and shows it.
+        """Adds a row to `metrics.jsonl` and TensorBoard, and shows it.
 
-        A value that is not finite becomes null, for want of a number in JSON.
+        Args:
+          step: counted from 1.
+          values: by name. One that is not finite becomes null: JSON has no NaN.
         """
         finite = {n: v if math.isfinite(v) else None for n, v in values.items()}
         self._append("metrics", {"step": step, **finite})

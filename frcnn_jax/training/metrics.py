@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from frcnn_jax.data.records import Batch, abbreviate
 from frcnn_jax.errors import UserError
@@ -74,13 +75,18 @@ class MetricsAccumulator:
     @contextlib.contextmanager
     def exclude_from_timing(self) -> Iterator[None]:
         """Excludes the block from the window's time."""
-        self._fetch()  # waits for the steps, whose time counts
+        self._fetch()  # waits for the steps before it, whose time counts
         start = time.perf_counter()
         yield
         self._since += time.perf_counter() - start
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Adds the metrics of a step, counted from 1."""
+        """Adds the metrics of a step.
+
+        Args:
+          step: counted from 1.
+          metrics: may still be on the device.
+        """
         self._pending.append((step, metrics))
 
     def raise_if_too_many_skipped(self) -> None:
@@ -91,9 +97,9 @@ class MetricsAccumulator:
         """
         if self._num_bad_steps >= self._max_bad_steps:
             raise UserError(
-                f"{self._num_bad_steps} updates were skipped for a loss or gradient that "
-                "is not finite, as many as max_bad_steps; see bad_steps.jsonl for their "
-                "images"
+                f"{self._num_bad_steps} updates were skipped for a loss or gradient "
+                "that is not finite, as many as max_bad_steps; see bad_steps.jsonl for "
+                "their images"
             )
 
     def flush(self, step: int) -> dict[str, float]:
@@ -152,7 +158,7 @@ class MetricsAccumulator:
             self.hardest.append({"step": step, "epoch": epoch, "images": images})
             self._epoch = []
 
-    def _ids(self, metrics: Metrics, mask: np.ndarray) -> list[str]:
+    def _ids(self, metrics: Metrics, mask: np.ndarray | Array) -> list[str]:
         return [self._image_ids[index] for index in metrics.indices[mask]]
 
 

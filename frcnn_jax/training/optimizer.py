@@ -1,4 +1,4 @@
-"""The optimiser: optax's SGD or Adam, with one group of parameters for each rule."""
+"""The optimizer: optax's SGD or Adam, with one rule for each group of parameters."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from frcnn_jax.models.vgg16 import BLOCKS
 
 
 def make_schedule(config: OptimizerConfig, batch_size: int) -> optax.Schedule:
-    """Makes the learning rate of each step: linear warm-up, then drops.
+    """Returns the learning rate as a function of the step: linear warm-up, then drops.
 
     Args:
-      config: its boundaries in steps.
+      config: with boundaries in steps.
       batch_size: images per update.
     """
     rate = config.learning_rate
@@ -23,7 +23,7 @@ def make_schedule(config: OptimizerConfig, batch_size: int) -> optax.Schedule:
     drops = optax.piecewise_constant_schedule(rate, boundaries)
     if config.warmup_steps == 0:
         return drops
-    # The first step learns already, at a share of 1 / warmup_steps.
+    # The first step already learns, at 1 / warmup_steps of the rate.
     rise = optax.linear_schedule(1 / config.warmup_steps, 1.0, config.warmup_steps - 1)
     return lambda step: drops(step) * rise(step)
 
@@ -31,13 +31,17 @@ def make_schedule(config: OptimizerConfig, batch_size: int) -> optax.Schedule:
 def make_optimizer(
     config: OptimizerConfig, schedule: optax.Schedule, frozen_blocks: int
 ) -> optax.GradientTransformation:
-    """Makes the optimiser of a detector's parameters.
+    """Returns the optimizer of a detector's parameters.
 
-    Kernels decay; biases do not, and learn `bias_rate_factor` times as fast; the first
-    `frozen_blocks` blocks of VGG16 stay as they are.
+    Kernels decay. Biases do not, and learn `bias_rate_factor` times as fast.
+
+    Args:
+      config: kind and options.
+      schedule: the kernels' learning rate by step.
+      frozen_blocks: VGG16 blocks, from the first, that are not updated.
     """
 
-    def bias_schedule(step):
+    def bias_schedule(step: jax.Array) -> jax.Array:
         return config.bias_rate_factor * schedule(step)
 
     groups = {
@@ -57,7 +61,9 @@ def make_optimizer(
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
 
 
-def _rule(config, schedule, weight_decay: float) -> optax.GradientTransformation:
+def _rule(
+    config: OptimizerConfig, schedule: optax.Schedule, weight_decay: float
+) -> optax.GradientTransformation:
     if config.name == "adam":
         return optax.adamw(schedule, weight_decay=weight_decay)
     return optax.chain(

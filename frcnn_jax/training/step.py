@@ -1,7 +1,6 @@
 """The training step: one pure function, compiled once for each canvas."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -46,9 +45,6 @@ class Metrics(NamedTuple):
     num_bad_steps: Array  # int32, updates skipped so far
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-
 def init_state(
     params: Params, optimizer: optax.GradientTransformation, seed: int, has_ema: bool
 ) -> TrainState:
@@ -82,12 +78,13 @@ def make_train_step(
     *,
     micro_batches: int = 1,
     ema_decay: float | None = None,
-) -> TrainStep:
-    """Returns the jitted update; it donates the state it is given.
+) -> jax.stages.Wrapped:
+    """Returns the jitted update, which donates the state it is given.
 
     The loss is the mean over the real images of the batch, however many devices and
     micro-batches it is split into. If a loss or the gradient is not finite, parameters
-    and optimizer stay as they were.
+    and optimizer stay as they were. It takes and returns a `TrainState`; it takes a
+    `Batch`, too, and returns `Metrics`.
 
     Args:
       graphdef: structure of the detector.

@@ -1,6 +1,6 @@
-"""TensorBoard's event file, without the thread that tensorboardX writes it with.
+"""TensorBoard's event file, without tensorboardX's writer thread.
 
-That thread dies when the disk is full, and a run that goes on waits for it forever.
+That thread dies when the disk is full, and the run would wait for it forever.
 """
 
 import time
@@ -13,17 +13,27 @@ from tensorboardX.summary import scalar
 
 
 class EventFile:
-    """A new file of numbers by step."""
+    """A new event file of figures by step."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Opens the file; TensorBoard then hides what others have from a step on."""
+        """Opens the file; TensorBoard prefers it to others from its first step on.
+
+        Args:
+          folder: where the file is created.
+          first_step: of the file.
+        """
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
         start = SessionLog(status=SessionLog.START)
         self._writer.write_event(Event(step=first_step, session_log=start))
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Adds the numbers of a step."""
+        """Adds the figures of a step.
+
+        Args:
+          step: counted from 1.
+          values: by name; None is left out.
+        """
         for name, value in values.items():
             if value is not None:
                 summary = scalar(name, value)

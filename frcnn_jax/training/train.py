@@ -35,7 +35,6 @@ from frcnn_jax.training.metrics import MetricsAccumulator
 from frcnn_jax.training.optimizer import make_optimizer, make_schedule
 from frcnn_jax.training.step import (
     TrainState,
-    TrainStep,
     evaluated_params,
     init_state,
     make_train_step,
@@ -269,7 +268,7 @@ def _init_state(run: Run, params: Params) -> TrainState:
     return init_state(params, run.optimizer, run.config.seed, has_ema)
 
 
-def _compile(run: Run, state: TrainState) -> dict[Canvas, TrainStep]:
+def _compile(run: Run, state: TrainState) -> dict[Canvas, jax.stages.Compiled]:
     config = run.config
     train_step = make_train_step(
         run.graphdef,

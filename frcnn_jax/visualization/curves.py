@@ -26,7 +26,7 @@ def plot_metrics(metrics_path: str | Path, output_path: str | Path) -> None:
 
     A loss is faint as it was logged and bold as its mean over a twentieth of the run;
     that of the validation images is dashed, with a dot for each time. Crosses mark the
-    rows in whose steps updates were left out.
+    rows in whose steps updates were skipped.
 
     Args:
       metrics_path: the run's `metrics.jsonl`. Where a step was logged twice, because
@@ -106,18 +106,19 @@ def _mark_bad_steps(axes: "Axes", curves: dict[str, Curve]) -> None:
             color="black",
             transform=axes.get_xaxis_transform(),
             clip_on=False,
-            label=f"updates left out, not finite: {counts[-1]:g}",
+            label=f"updates skipped, not finite: {counts[-1]:g}",
         )
 
 
 def _plot_shares(axes: "Axes", shares: dict[str, Curve]) -> None:
     for name, (steps, values) in shares.items():
-        (label, style), markevery = _SHARES[name], 1
+        label, style = _SHARES[name]
+        marked = list(range(len(values)))
         if name == "proposal_recall":
             axes.plot(steps, values, color="C5", alpha=0.2, linewidth=0.8)
-            values, markevery = _moving_mean(values), [-1]
+            values, marked = _moving_mean(values), [-1]
         label = f"{label}: {values[-1]:.3f}"
-        axes.plot(steps, values, style, label=label, markevery=markevery)
+        axes.plot(steps, values, style, label=label, markevery=marked)
     axes.set(ylim=(-0.03, 1.03), ylabel="share")
 
 

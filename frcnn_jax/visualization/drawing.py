@@ -6,6 +6,7 @@ bottom being the last pixels inside, as Pillow has them. Nothing is drawn outsid
 
 import colorsys
 import math
+import typing
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -112,7 +113,8 @@ def _line_width(picture: Image.Image) -> int:
 
 
 def _font(picture: Image.Image) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(max(12, max(picture.size) // 48))
+    font = ImageFont.load_default(max(12, max(picture.size) // 48))
+    return typing.cast(ImageFont.FreeTypeFont, font)  # as a size is given
 
 
 def _width(text: str, font: ImageFont.FreeTypeFont) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,7 @@ def _config(weights: Weights) -> dict[str, bool]:
     )
 
 
-def _write(path: Path, write) -> None:
+def _write(path: Path, write: Callable[[Path], object]) -> None:
     """Writes under another name first, so that no half-written file is left."""
     part = path.with_name(f"{path.name}.part")
     try:

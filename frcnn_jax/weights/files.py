@@ -21,6 +21,8 @@ from frcnn_jax.errors import UserError
 
 HUB = "hf://"
 
+Content = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays and metadata
+
 # How the SHA-256 of published files begins: torchvision's VGG16, and the Caffe VGG16
 # that jcjohnson/pytorch-vgg converted.
 _PUBLISHED = {"vgg16-397923af.pth": "397923af", "vgg16-00b39a1b.pth": "00b39a1b"}
@@ -65,7 +67,7 @@ def read_file(source: str) -> WeightFile:
     return WeightFile(arrays, metadata, digest)
 
 
-def import_extra(package: str, extra: str):
+def import_extra(package: str, extra: str) -> Any:
     """Imports a package that only one container needs.
 
     Raises:
@@ -155,7 +157,7 @@ def _check_values(arrays: dict[str, np.ndarray]) -> None:
             raise UserError(f"{name} has values that are not finite")
 
 
-def _read_safetensors(path: Path):
+def _read_safetensors(path: Path) -> Content:
     with safetensors.safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118, it is not a mapping
             dtype = file.get_slice(name).get_dtype()
@@ -165,14 +167,14 @@ def _read_safetensors(path: Path):
         return arrays, file.metadata() or {}
 
 
-def _read_npz(path: Path):
+def _read_npz(path: Path) -> Content:
     with np.load(path, allow_pickle=False) as archive:
         if len(set(archive.files)) < len(archive.files):
             raise UserError("has two arrays of one name")
         return {name: archive[name] for name in archive.files}, {}
 
 
-def _read_hdf5(path: Path):
+def _read_hdf5(path: Path) -> Content:
     h5py = import_extra("h5py", "keras")
     arrays = {}
 
@@ -185,7 +187,7 @@ def _read_hdf5(path: Path):
     return arrays, {}
 
 
-def _read_torch(path: Path):
+def _read_torch(path: Path) -> Content:
     torch = import_extra("torch", "torch")
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):

@@ -1,6 +1,6 @@
 """Weights of other projects, or our own, under the names of our detector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -106,7 +106,9 @@ def _class_names(
     return tuple(given)
 
 
-def _convert(source, layout: Layout, name: str, array: np.ndarray, num_scales: int):
+def _convert(
+    source: str, layout: Layout, name: str, array: np.ndarray, num_scales: int
+) -> np.ndarray:
     try:
         ours = layout.to_ours(name, array, num_scales)
         _check_dimensions(name, ours)
@@ -125,7 +127,7 @@ def _check_dimensions(name: str, array: np.ndarray) -> None:
         raise ValueError(f"{name} has the shape {array.shape}")
 
 
-def _check_complete(source: str, layout: Layout, present: Mapping) -> None:
+def _check_complete(source: str, layout: Layout, present: Mapping[str, object]) -> None:
     """A detector must be whole; of VGG16 the first convolutions will do."""
     names = layout.names()
     missing = [name for name in names if name not in present]
@@ -145,9 +147,9 @@ def _check_complete(source: str, layout: Layout, present: Mapping) -> None:
         ]
     missing = [names[name] for name in missing if not name.startswith(IMAGENET)]
     if missing:
-        expected = "" if layout.is_detector else ", from conv1_1 on without a gap"
+        gap = "" if layout.is_detector else ", from conv1_1 on without a gap"
         raise UserError(
-            f"{source}: {_some(missing)} missing, expected a {layout.title}{expected}"
+            f"{source}: {_some(missing)} missing, expected a {layout.title}{gap}"
         )
 
 
@@ -192,7 +194,7 @@ def _read_own(source: str, file: WeightFile) -> Weights:
     return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), colors, spec)
 
 
-def _some(names) -> str:
+def _some(names: Iterable[str]) -> str:
     """The first three of some names, for a message."""
     names = sorted(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -152,7 +152,7 @@ def _chainercv(convolution: str) -> Layout:
     )
 
 
-def _keras(*suffixes: str) -> Layout:
+def _keras(*suffixes: *tuple[str, str]) -> Layout:
     return Layout(
         "Keras VGG16",
         _named("block{0}_conv{1}/block{0}_conv{1}")

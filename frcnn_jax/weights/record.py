@@ -82,7 +82,7 @@ def resolve_preprocessing(config: ModelConfig, weights: Weights) -> ModelConfig:
       UserError: if the weights are not valid for a field of the config, or neither says
         how pixels are preprocessed.
     """
-    resolved = {}
+    resolved: dict[str, Any] = {}
     for field, value in weights.model_fields.items():
         ours = functools.reduce(getattr, field.split("."), config)
         if ours is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.weights.containers import write_safetensors
+from tests.helpers.containers import write_safetensors
 
 FULL_WIDTH = {
     "features.0.weight": np.ones((64, 3, 3, 3), np.float32),

@@ -18,7 +18,7 @@ from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
 from tests.data.conftest import voc_object
-from tests.data.sized import SizedSource
+from tests.helpers.sized import SizedSource
 
 NUM_IMAGES = 10
 CONFIG = DataConfig(

@@ -12,7 +12,7 @@ import pytest
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.loader import evaluation_batches, train_batches
 from frcnn_jax.errors import UserError
-from tests.data.sized import SizedSource
+from tests.helpers.sized import SizedSource
 
 ONE_WORKER = DataConfig(
     shorter_side=8, longer_side=8, canvases=((8, 8),), max_objects=1, num_workers=1

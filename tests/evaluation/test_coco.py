@@ -8,7 +8,7 @@ import pytest
 
 from frcnn_jax.evaluation import coco
 from frcnn_jax.evaluation.matching import ImageDetections
-from tests.evaluation.cases import FAR, SQUARE, detected, truth
+from tests.helpers.cases import FAR, SQUARE, detected, truth
 
 LARGE = (0.0, 100.0, 100.0, 300.0)
 NAMES = (

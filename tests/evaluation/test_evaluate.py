@@ -9,7 +9,7 @@ import pytest
 from frcnn_jax import distributed, ops
 from frcnn_jax.config import Config, DataConfig
 from frcnn_jax.evaluation.evaluate import detect_all
-from tests.data.sized import SizedSource
+from tests.helpers.sized import SizedSource
 
 SIZES = [(16, 32), (32, 16), (16, 32), (32, 16), (16, 16), (32, 16), (16, 32)]
 CONFIG = Config(

@@ -7,7 +7,7 @@ import pytest
 
 from frcnn_jax.evaluation import report, voc
 from frcnn_jax.evaluation.matching import box_iou
-from tests.evaluation.cases import FAR, NAN, SQUARE, detected, truth
+from tests.helpers.cases import FAR, NAN, SQUARE, detected, truth
 
 
 def only_curve(detections, ground_truths, **options):

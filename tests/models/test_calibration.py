@@ -18,7 +18,7 @@ from frcnn_jax.models.vgg16 import CONVOLUTIONS
 from frcnn_jax.training.step import abstract_detector, init_detector
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import fit
-from tests import tiny
+from tests.helpers import tiny
 
 NAMES = list(CONVOLUTIONS)
 SIZES = jnp.array([[40, 44], [48, 36]])

@@ -11,7 +11,7 @@ from flax import nnx
 from frcnn_jax.data.records import Batch
 from frcnn_jax.models import FasterRCNN, Losses
 from frcnn_jax.training.step import init_detector, losses_of
-from tests import tiny
+from tests.helpers import tiny
 
 # float32 sums over a canvas of another size, relative to the largest value.
 TOLERANCE = 1e-4

@@ -11,14 +11,14 @@ import pytest
 from flax import nnx
 
 from frcnn_jax.config import DataConfig, ModelConfig
-from frcnn_jax.data import pipeline
+from frcnn_jax.data import loader
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.models import FasterRCNN
 from frcnn_jax.models.calibration import fit_to_partial
 from frcnn_jax.models.layers import promote_products
 from frcnn_jax.training.step import abstract_detector, init_detector, losses_of
-from tests import tiny
+from tests.helpers import tiny
 
 HALF = dataclasses.replace(tiny.MODEL, compute_dtype="bfloat16")
 KEYS = jax.random.split(jax.random.key(7), 1)
@@ -167,4 +167,4 @@ def pictures(number: int, height: int, width: int) -> Batch:
         canvases=((height, width),),
     )
     source = open_source(data, "train")
-    return next(pipeline.evaluation_batches(source, data, batch_size=number))
+    return next(loader.evaluation_batches(source, data, batch_size=number))

@@ -13,7 +13,7 @@ from frcnn_jax.models.vgg16 import (
     near_identity,
     zero_outside,
 )
-from tests import tiny
+from tests.helpers import tiny
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 
 from frcnn_jax import distributed
 from frcnn_jax.config import OptimizerConfig
-from frcnn_jax.training.step import init_detector, make_state, make_train_step
-from tests import tiny
+from frcnn_jax.training.step import init_detector, init_state, make_train_step
+from tests.helpers import tiny
 
 BATCH_SIZE = 8
 
@@ -43,7 +43,7 @@ def train_step(micro_batches: int):
 def losses_and_gradient(batch, micro_batches=1):
     """Losses of every image, and the gradient by parameter."""
     params = jax.tree.map(jnp.copy, structure()[1])
-    state = make_state(params, tiny.make_optimizer(PLAIN), 0, has_ema=False)
+    state = init_state(params, tiny.make_optimizer(PLAIN), 0, has_ema=False)
     mesh = distributed.make_mesh()
     batch = distributed.shard_batch(batch, mesh)
     after, metrics = train_step(micro_batches)(

@@ -15,12 +15,12 @@ from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
 from frcnn_jax.training import checkpoint, loop
 from frcnn_jax.training.step import init_detector, make_state
-from tests import tiny
+from tests.helpers import tiny
 
 CAFFE = PREPROCESSINGS["caffe"]
 PARAMS = {"head": {"fc6": {"kernel": jnp.arange(6.0).reshape(2, 3)}}}
 OPTIMIZER = optax.adam(0.1)
-STATE = make_state(PARAMS, OPTIMIZER, seed=3, has_ema=True)._replace(step=jnp.int32(7))
+STATE = init_state(PARAMS, OPTIMIZER, seed=3, has_ema=True)._replace(step=jnp.int32(7))
 
 
 def save(folder, state=STATE, preprocessing=CAFFE) -> None:
@@ -83,7 +83,7 @@ def test_run_with_another_preprocessing_is_refused(tmp_path):
 def test_evaluation_with_another_preprocessing_is_refused(tmp_path):
     save_config(tiny.CONFIG, tmp_path / "config.json")  # torchvision's
     _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
-    save(tmp_path, make_state(params, OPTIMIZER, 0, has_ema=False))
+    save(tmp_path, init_state(params, OPTIMIZER, 0, has_ema=False))
     with pytest.raises(UserError, match=r"was trained with pixels BGR, .*config\.json"):
         loop.evaluate(tmp_path)
 
@@ -94,7 +94,7 @@ def test_training_is_not_continued_with_another_preprocessing(tmp_path):
     save_config(config, tmp_path / "config.json")
     _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
     optimizer = tiny.make_optimizer(config.optimizer)
-    save(tmp_path, make_state(params, optimizer, 0, has_ema=False))
+    save(tmp_path, init_state(params, optimizer, 0, has_ema=False))
     with pytest.raises(UserError, match="was trained with pixels BGR"):
         loop.train(config)
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from frcnn_jax import distributed
-from frcnn_jax.data import pipeline
+from frcnn_jax.data import loader
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.training.compilation import compile_steps, enable_compilation_cache
-from tests import tiny
+from tests.helpers import tiny
 
 CANVASES = ((64, 64), (64, 80))
 CACHE_OPTIONS = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs")
@@ -74,7 +74,7 @@ def test_each_canvas_is_compiled_once_and_fits_the_batches(compilations):
 def test_canvas_that_no_image_takes_is_not_used():
     source = open_source(tiny.DATA, "train")
     data = dataclasses.replace(tiny.DATA, canvases=CANVASES)
-    assert pipeline.used_canvases(source, data) == CANVASES[:1]
+    assert loader.used_canvases(source, data) == CANVASES[:1]
 
 
 def test_seconds_and_memory_are_told_for_each_canvas(caplog):

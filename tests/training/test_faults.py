@@ -18,12 +18,12 @@ from benchmarks.kills import hash_checkpoint
 from frcnn_jax import cli, convert
 from frcnn_jax.config import ResumeConfig
 from frcnn_jax.config.loading import read_config
-from frcnn_jax.data import pipeline
+from frcnn_jax.data import loader
 from frcnn_jax.errors import UserError
 from frcnn_jax.training import checkpoint, loop, run_dir
 from frcnn_jax.training import run as run_module
 from frcnn_jax.training.step import abstract_detector, make_state
-from tests import runs, tiny
+from tests.helpers import runs, tiny
 
 ALLOW = ResumeConfig(allow_changes=True)
 
@@ -90,7 +90,7 @@ def restore(folder: Path):
     config = runs.CONFIG
     _, shapes = abstract_detector(tiny.MODEL, tiny.NUM_CLASSES)
     make = functools.partial(
-        make_state,
+        init_state,
         optimizer=tiny.make_optimizer(config.optimizer),
         seed=config.seed,
         has_ema=True,

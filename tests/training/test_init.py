@@ -13,8 +13,8 @@ from frcnn_jax.training.init import init_params
 from frcnn_jax.training.step import init_detector
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.record import trained_weights
-from tests import tiny
-from tests.weights.containers import assert_same
+from tests.helpers import tiny
+from tests.helpers.containers import assert_same
 
 CAFFE = PREPROCESSINGS["caffe"]
 

@@ -5,7 +5,7 @@ import time
 
 from benchmarks.kills import has_logged, is_saving_after
 from frcnn_jax.training import loop
-from tests import runs
+from tests.helpers import runs
 
 
 def kill(folder, has_come) -> None:

@@ -76,7 +76,7 @@ def test_value_that_is_not_finite_is_null_in_the_file(tmp_path):
 def test_ids_are_printed_as_they_are(tmp_path, capsys):
     with make_log(tmp_path) as log:
         log.write_bad([{"step": 3, "not_finite": ["gradient of images [red]a:x:"]}])
-    line = "step 3: update left out, not finite: gradient of images [red]a:x:\n"
+    line = "step 3: update skipped, not finite: gradient of images [red]a:x:\n"
     assert capsys.readouterr().out == line
 
 

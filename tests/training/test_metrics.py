@@ -15,7 +15,7 @@ TIMES = {"images_per_second", "input_wait_share"}
 
 
 def make_watch(steps_per_epoch=100, max_bad_steps=10):
-    return Watch(IMAGE_IDS, steps_per_epoch, max_bad_steps)
+    return MetricsAccumulator(IMAGE_IDS, steps_per_epoch, max_bad_steps)
 
 
 def make_metrics(indices, image_mask=None, num_bad_steps=0, is_finite=True, **values):
@@ -236,7 +236,7 @@ def test_time_aside_does_not_count_but_the_steps_before_it_do(monkeypatch):
     watch = make_watch()  # at 0
     watch.wait_for(iter([None]))  # 3 to 7
     watch.add(1, make_metrics([0, 1, 2]))
-    with watch.aside():  # 9 to 10
+    with watch.exclude_from_timing():  # 9 to 10
         assert not watch._pending
     clock = iter([11.0, 11.0])
     row = watch.close(1)

@@ -7,7 +7,7 @@ import pytest
 
 from frcnn_jax.config import Config, OptimizerConfig
 from frcnn_jax.training.optimizer import make_schedule
-from tests import tiny
+from tests.helpers import tiny
 
 PARAMS = {
     "backbone": {

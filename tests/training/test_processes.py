@@ -23,7 +23,7 @@ from frcnn_jax import distributed
 from frcnn_jax.config import Config, DistributedConfig
 from frcnn_jax.errors import UserError
 from frcnn_jax.training.checkpoint import read_detector
-from tests import tiny
+from tests.helpers import tiny
 
 ROOT = Path(__file__).parents[2]
 TIMES = {"images_per_second", "input_wait_share"}
@@ -33,7 +33,7 @@ MINUTES = 60.0
 CONFIG = """
 import dataclasses
 from frcnn_jax.config import DetectionConfig
-from tests import tiny
+from tests.helpers import tiny
 
 def get_config():
     data = dataclasses.replace(tiny.DATA, validation_split="test")
@@ -229,7 +229,7 @@ def test_processes_of_different_configs_are_refused(commands):
 
 def in_two(commands: Commands, program: str):
     """Starts two processes that run a function between joining and ending."""
-    begin = "from frcnn_jax import cli, parallel; import os, signal, sys"
+    begin = "from frcnn_jax import cli, distributed; import os, signal, sys"
     join = "distributed.start_processes(cli.Config().distributed)"
     return commands.start_two("-c", f"{begin}\n{join}\n{program}")
 
@@ -287,7 +287,7 @@ def test_settings_without_sense_are_named(settings, message, monkeypatch):
     nowhere = two_settings()[0]["JAX_COORDINATOR_ADDRESS"]
     for name, value in ({"JAX_COORDINATOR_ADDRESS": nowhere} | settings).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(parallel, "_START_SECONDS", 0)
+    monkeypatch.setattr(distributed, "_START_SECONDS", 0)
     with pytest.raises(UserError, match=message):
         distributed.start_processes(DistributedConfig())
 

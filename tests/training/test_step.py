@@ -9,8 +9,8 @@ import pytest
 
 from frcnn_jax import distributed
 from frcnn_jax.config import OptimizerConfig
-from frcnn_jax.training.step import init_detector, make_state, make_train_step
-from tests import tiny
+from frcnn_jax.training.step import init_detector, init_state, make_train_step
+from tests.helpers import tiny
 
 EMA_DECAY = 0.75
 
@@ -22,7 +22,7 @@ def make_detector(model):
 
     def new_state(seed=0):
         copy = jax.tree.map(jnp.copy, params)  # the step takes its argument's memory
-        state = make_state(copy, optimizer, seed, has_ema=True)
+        state = init_state(copy, optimizer, seed, has_ema=True)
         return distributed.replicate(state, mesh)
 
     return (

@@ -12,11 +12,11 @@ from frcnn_jax.training.validation import BEST
 from tensorboardX.proto.event_pb2 import Event
 
 from frcnn_jax.config import ResumeConfig
-from frcnn_jax.data import pipeline
+from frcnn_jax.data import loader
 from frcnn_jax.errors import UserError
 from frcnn_jax.training import checkpoint, loop
 from frcnn_jax.training.metrics import LOSSES
-from tests import tiny
+from tests.helpers import tiny
 from tests.data.conftest import VOCFolder, voc_object
 
 CANVASES = LANDSCAPE, PORTRAIT = (48, 64), (64, 48)
@@ -158,7 +158,7 @@ def test_best_checkpoint_is_the_one_of_the_best_row(run):
 @pytest.fixture
 def bad_image(monkeypatch):
     """Gives every object of an image a class that does not exist."""
-    train_batches = pipeline.train_batches
+    train_batches = loader.train_batches
 
     def spoil(source, *args, **options):
         ids = np.array([annotation.image_id for annotation in source.annotations])
@@ -174,7 +174,7 @@ def test_bad_image_is_named_counted_and_left_out_until_there_are_too_many(
     bad_image, config, tmp_path, capsys
 ):
     config = dataclasses.replace(config, work_dir=str(tmp_path), max_bad_steps=2)
-    with pytest.raises(UserError, match=r"^2 updates were left out.*$"):
+    with pytest.raises(UserError, match=r"^2 updates were skipped.*$"):
         loop.train(config)
     rows = read_rows(tmp_path, "bad_steps")
     losses = ("roi_classification_loss", "roi_localization_loss")  # both look it up
@@ -182,7 +182,7 @@ def test_bad_image_is_named_counted_and_left_out_until_there_are_too_many(
     assert [row["not_finite"] for row in rows] == [named, named]
     first, second = (row["step"] for row in rows)
     assert first <= STEPS_PER_EPOCH < second
-    line = f"step {first}: update left out, not finite: {', '.join(named)}\n"
+    line = f"step {first}: update skipped, not finite: {', '.join(named)}\n"
     assert capsys.readouterr().out.count(line) == 1
     counts = {row["step"]: row["bad_steps"] for row in read_rows(tmp_path, "metrics")}
     assert counts[max(counts)] == 2

@@ -13,7 +13,7 @@ from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
 from frcnn_jax.training import checkpoint, loop
 from frcnn_jax.training.init import init_params
-from tests import tiny
+from tests.helpers import tiny
 
 TIMES = {"images_per_second", "input_wait_share"}
 

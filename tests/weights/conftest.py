@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.weights.importing import read_weights
-from tests.weights.containers import write_npz
+from tests.helpers.containers import write_npz
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from frcnn_jax.weights import exporting
 from frcnn_jax.weights.exporting import FORMATS, export_weights, save_weights
 from frcnn_jax.weights.files import read_file
 from frcnn_jax.weights.importing import read_weights
-from tests.weights import foreign
-from tests.weights.containers import assert_same
+from tests.helpers import foreign
+from tests.helpers.containers import assert_same
 
 # What a project's file becomes in another project's names.
 PAIRS = {

@@ -14,7 +14,7 @@ import pytest
 
 from frcnn_jax.errors import UserError
 from frcnn_jax.weights.files import read_file
-from tests.weights.containers import (
+from tests.helpers.containers import (
     ARRAYS,
     assert_same,
     refusal,

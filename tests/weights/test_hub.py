@@ -6,7 +6,7 @@ import huggingface_hub
 import pytest
 
 from frcnn_jax.weights.files import read_file
-from tests.weights.containers import ARRAYS, assert_same, refusal, write_npz
+from tests.helpers.containers import ARRAYS, assert_same, refusal, write_npz
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from frcnn_jax.errors import UserError
 from frcnn_jax.weights.record import fit
 from frcnn_jax.weights.report import describe
-from tests import tiny
-from tests.weights import foreign
+from tests.helpers import tiny
+from tests.helpers import foreign
 
 SCALES = {"anchor_scales": (1.0, 2.0)}
 

@@ -5,7 +5,7 @@ import pytest
 
 from frcnn_jax import ops
 from frcnn_jax.weights.layouts import LAYOUTS, find_layout
-from tests.weights import foreign
+from tests.helpers import foreign
 
 VGG16S = {
     "torchvision": foreign.torchvision(),

@@ -13,8 +13,8 @@ from frcnn_jax.errors import UserError
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import resolve_preprocessing
-from tests.weights import containers, foreign
-from tests.weights.containers import assert_same
+from tests.helpers import containers, foreign
+from tests.helpers.containers import assert_same
 
 COLORS = dataclasses.asdict(PREPROCESSINGS["caffe"])
 CONV1_1 = {

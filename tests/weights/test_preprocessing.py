@@ -7,7 +7,7 @@ import safetensors.numpy
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
 from frcnn_jax.weights.importing import read_weights
-from tests.weights import foreign
+from tests.helpers import foreign
 
 # Name of conv1_1's kernel; whether it is [out, in, h, w]; what Caffe's kernel for BGR
 # tells, what the one for RGB tells, and what any other.

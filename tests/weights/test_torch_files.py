@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.weights.files import read_file
-from tests.weights.containers import ARRAYS, assert_same, refusal
+from tests.helpers.containers import ARRAYS, assert_same, refusal
 
 torch = pytest.importorskip("torch", reason="needs the extra parity")
 

@@ -60,7 +60,7 @@ class ShapesSource:
           split: Any name; the images of different splits differ.
         """
         self._num_images = num_images
-        self._image_size = tuple(image_size)
+        self._image_size = image_size
         self._seed = seed
         self._split = split
 
@@ -106,7 +106,7 @@ class ShapesSource:
 
     def _layout(self, index: int) -> list[_Object]:
         rng = self._rng(index, _LAYOUT)
-        objects = []
+        objects: list[_Object] = []
         for _ in range(rng.choice(len(_NUM_OBJECTS), p=_NUM_OBJECTS)):
             label = int(rng.integers(len(CLASS_NAMES)))
             difficult = bool(rng.random() < _DIFFICULT)

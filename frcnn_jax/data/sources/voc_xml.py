@@ -51,8 +51,8 @@ def _parse_object(element: ElementTree.Element, path: Path) -> Object:
 def _number(element: ElementTree.Element, field: str, path: Path) -> float:
     text = element.findtext(field)
     try:
-        value = float(text)
-    except (TypeError, ValueError):
+        value = math.nan if text is None else float(text)
+    except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise UserError(f"{path}: <{field}> is {text!r}; expected a number of pixels")

@@ -12,10 +12,10 @@ import safetensors.numpy
 
 from frcnn_jax import cli
 from frcnn_jax.config.loading import save_config
-from tests import tiny
+from tests.helpers import tiny
 from tests.convert.conftest import FULL_WIDTH, LAYERS
-from tests.weights import foreign
-from tests.weights.containers import write_npz, write_safetensors
+from tests.helpers import foreign
+from tests.helpers.containers import write_npz, write_safetensors
 
 both_commands = pytest.mark.parametrize("command", ["import-weights", "export-weights"])
 

@@ -16,9 +16,9 @@ from frcnn_jax.config.loading import save_config
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.training.step import init_detector, make_state
 from frcnn_jax.weights.importing import read_weights
-from tests import tiny
+from tests.helpers import tiny
 from tests.convert.conftest import LAYERS
-from tests.weights.containers import assert_same, write_npz
+from tests.helpers.containers import assert_same, write_npz
 
 
 def test_real_kernels_are_imported_with_a_report(data_root, output, capsys):
@@ -70,7 +70,7 @@ def work_dir(params, tmp_path) -> Path:
     work_dir = tmp_path / "run"
     work_dir.mkdir()
     save_config(tiny.CONFIG, work_dir / "config.json")
-    state = make_state(params, optax.sgd(0.1), seed=0, has_ema=False)
+    state = init_state(params, optax.sgd(0.1), seed=0, has_ema=False)
     tiny.save_checkpoint(work_dir, state, PREPROCESSINGS["torchvision"])
     return work_dir
 

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.kills import ROOT, hash_checkpoint, rows
 from frcnn_jax.config import Config
-from frcnn_jax.training import watch
-from tests import tiny
+from frcnn_jax.training import metrics
+from tests.helpers import tiny
 
 # A moving mean, and all that a checkpoint may hold beside it.
 CONFIG = dataclasses.replace(
@@ -49,7 +49,7 @@ def assert_same(folder: Path, whole: Path) -> None:
 @contextlib.contextmanager
 def at_step(number: int, act: Callable[[], None]) -> Iterator[None]:
     """Does something when a run in this process has made a step."""
-    add = watch.Watch.add
+    add = metrics.MetricsAccumulator.add
 
     def add_and_act(self, step, metrics):
         add(self, step, metrics)
@@ -57,7 +57,7 @@ def at_step(number: int, act: Callable[[], None]) -> Iterator[None]:
             act()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch.Watch, "add", add_and_act)
+        patch.setattr(metrics.MetricsAccumulator, "add", add_and_act)
         yield
 
 
@@ -70,7 +70,7 @@ def command(folder: Path) -> dict:
     """Arguments to start `python train.py` with the config, in a process of its own."""
     config = folder.parent / "config.py"
     config.write_text(
-        "from tests import runs\n\n\ndef get_config():\n    return runs.CONFIG\n"
+        "from tests.helpers import runs\n\n\ndef get_config():\n    return runs.CONFIG\n"
     )
     arguments = ["--config", str(config), "--work-dir", str(folder)]
     return {

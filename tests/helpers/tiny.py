@@ -17,7 +17,7 @@ from frcnn_jax.config import (
     ProposalConfig,
     ProposalTargetConfig,
 )
-from frcnn_jax.data import pipeline
+from frcnn_jax.data import loader
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.models import VGG16, pretrained
@@ -117,7 +117,7 @@ def first_batch(batch_size: int = 2, canvas: tuple[int, int] = (64, 64)) -> Batc
     """The first images of the drawn training set."""
     data = dataclasses.replace(DATA, canvases=(canvas,))
     source = open_source(data, "train")
-    return next(pipeline.evaluation_batches(source, data, batch_size=batch_size))
+    return next(loader.evaluation_batches(source, data, batch_size=batch_size))
 
 
 def take(batch: Batch, index: int) -> Batch:
