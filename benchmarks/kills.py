@@ -12,7 +12,6 @@ makes; parameters, moving mean, optimiser and key of the last checkpoint; and
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -23,17 +22,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
+from tests.helpers.run_files import (
+    ROOT,
+    UNFINISHED,
+    digest,
+    has_logged,
+    has_saved,
+    hash_checkpoint,
+    is_saving_after,
+    last_step,
+    repeatable_rows,
+)
 
-from frcnn_jax.training import checkpoint
-
-ROOT = Path(__file__).parents[1]
-TIMES = ("images_per_second", "input_wait_share")
-UNFINISHED = "*.orbax-checkpoint-tmp*"
 LOG_EVERY = 5  # steps
 
 
@@ -86,33 +88,6 @@ def draw_moments(rng: random.Random, num_kills: int, num_steps: int) -> list[Mom
     return moments
 
 
-def has_logged(step: int) -> Callable[[Path], bool]:
-    """Makes a function that tells whether a run's log has come to a step."""
-    return lambda work_dir: last_row(work_dir) >= step
-
-
-def has_saved(step: int) -> Callable[[Path], bool]:
-    """Makes a function that tells whether a run has a step's checkpoint."""
-    return lambda work_dir: (work_dir / "checkpoints" / str(step)).exists()
-
-
-def is_saving_after(step: int) -> Callable[[Path], bool]:
-    """Makes a function that tells whether a run writes a checkpoint after a step."""
-
-    def is_saving(work_dir: Path) -> bool:
-        unfinished = any((work_dir / "checkpoints").glob(UNFINISHED))
-        return unfinished and last_row(work_dir) >= step
-
-    return is_saving
-
-
-def last_row(work_dir: Path) -> int:
-    """Returns the step of the last whole row of the log, 0 if there is none."""
-    path = work_dir / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return json.loads(lines[-1])["step"] if lines else 0
-
-
 def run(
     command: list[str], work_dir: Path | None = None, moment: Moment | None = None
 ) -> str:
@@ -157,7 +132,7 @@ def shapes_command(work_dir: Path, num_steps: int) -> list[str]:
 def left_behind(work_dir: Path) -> str:
     """Tells what a kill left: the last row's step, and any unfinished checkpoint."""
     names = sorted(path.name for path in (work_dir / "checkpoints").glob(UNFINISHED))
-    return f"{last_row(work_dir)} | {', '.join(names) or '-'}"
+    return f"{last_step(work_dir)} | {', '.join(names) or '-'}"
 
 
 def went_on_after(output: str) -> str:
@@ -170,7 +145,9 @@ def compare(whole: Path, other: Path) -> bool:
     """Prints digests of what two runs left behind, and whether they are the same."""
     print("\n| SHA-256 of | in one go | killed | |\n|---|---|---|---|")
     kinds = {
-        "rows of metrics.jsonl": lambda path: digest(json.dumps(rows(path)).encode()),
+        "rows of metrics.jsonl": lambda path: digest(
+            json.dumps(repeatable_rows(path)).encode()
+        ),
         "last checkpoint": hash_checkpoint,
         "evaluation.json": lambda path: digest((path / "evaluation.json").read_bytes()),
     }
@@ -181,36 +158,6 @@ def compare(whole: Path, other: Path) -> bool:
         all_same &= same
         print(f"| {name} | {ours} | {theirs} | {'same' if same else 'DIFFERENT'} |")
     return all_same
-
-
-def rows(work_dir: Path) -> list[dict[str, Any]]:
-    """Reads the log without what a clock made; figures stay the text they are."""
-    lines = (work_dir / "metrics.jsonl").read_text().splitlines()
-    read = [json.loads(line, parse_float=str, parse_int=str) for line in lines]
-    return [{name: row[name] for name in row if name not in TIMES} for row in read]
-
-
-def hash_checkpoint(work_dir: Path) -> str:
-    """Digests all arrays of the last checkpoint, by name."""
-    with checkpoint.open_checkpoints(work_dir) as checkpoints:
-        step = checkpoints.latest_step()
-        folder = checkpoints.directory / str(step)
-        items = [n for n in ("params", "ema", "optimizer") if (folder / n).is_dir()]
-        args = {name: ocp.args.StandardRestore() for name in items}
-        restored = checkpoints.restore(step, args=ocp.args.Composite(**args))
-    content = f"step {step}".encode()
-    for name in items:
-        for path, leaf in jax.tree.leaves_with_path(restored[name]):
-            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                leaf = jax.random.key_data(leaf)
-            array = np.asarray(leaf)
-            head = f"{name}{jax.tree_util.keystr(path)} {array.dtype} {array.shape}"
-            content += head.encode() + array.tobytes()
-    return digest(content)
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from frcnn_jax.models.vgg16 import VGG16
 from frcnn_jax.training.optimizer import make_optimizer, make_schedule
 from frcnn_jax.training.step import (
     init_detector,
-    losses_of,
     init_state,
+    losses_of,
     make_train_step,
 )
 

@@ -41,7 +41,8 @@ def enable_compilation_cache(folder: str) -> None:
 
     A folder that JAX was given otherwise, as by JAX_COMPILATION_CACHE_DIR, stays.
     """
-    if folder and not jax.config.read("jax_compilation_cache_dir"):
+    given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if folder and not given:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

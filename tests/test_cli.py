@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from frcnn_jax import cli
-from frcnn_jax.training import loop
+from frcnn_jax.evaluation import evaluate
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,7 +88,9 @@ def test_command_explains_itself(command, capsys):
 
 def test_evaluate_takes_a_config_with_any_field(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(loop, "evaluate_pretrained", lambda *args: calls.append(args))
+    monkeypatch.setattr(
+        evaluate, "evaluate_pretrained", lambda *args: calls.append(args)
+    )
     fields = ["--model.pretrained", "a.pth", "--seed", "3", "--work-dir", str(tmp_path)]
     cli.main(["evaluate", *SHAPES, *fields, "--split", "train"])
     ((config, split),) = calls

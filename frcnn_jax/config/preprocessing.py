@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from frcnn_jax.errors import UserError
+
 Colors = tuple[float, float, float]
 
 
@@ -14,6 +16,12 @@ class Preprocessing:
     channel_order: Literal["RGB", "BGR"]
     pixel_mean: Colors
     pixel_std: Colors
+
+    def __post_init__(self) -> None:
+        """Refuses values that no pixel could be normalized with."""
+        for value in (*self.pixel_mean, *self.pixel_std):
+            if not abs(value) < 1e9:  # NaN, too
+                raise UserError(f"pixel_mean or pixel_std has {value}")
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "Preprocessing":

@@ -56,6 +56,31 @@ class Annotation:
     difficult: np.ndarray  # [N] bool. Not trained on, ignored in evaluation.
 
 
+class ImageDetections(NamedTuple):
+    """What a detector found in one image, in any order."""
+
+    boxes: np.ndarray  # [D, 4] float32, pixels
+    scores: np.ndarray  # [D] float32, higher is surer
+    labels: np.ndarray  # [D] int32, 0..L-1
+
+
+@runtime_checkable
+class ImageGroundTruth(Protocol):
+    """The objects of one image; `frcnn_jax.data.records.Annotation` is one."""
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """[N, 4] float32, pixels."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[N] int32, 0..L-1."""
+
+    @property
+    def difficult(self) -> np.ndarray:
+        """[N] bool, not to be found."""
+
+
 @runtime_checkable
 class Source(Protocol):
     """A data set with random access. Must be picklable, for worker processes."""

@@ -23,9 +23,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from frcnn_jax.data.records import ImageDetections, ImageGroundTruth
 from frcnn_jax.evaluation.matching import (
-    ImageDetections,
-    ImageGroundTruth,
     check_images,
 )
 

@@ -23,12 +23,11 @@ from frcnn_jax.config import Config, Preprocessing
 from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.data.loader import evaluation_batches
-from frcnn_jax.data.records import Batch, Source
+from frcnn_jax.data.records import Batch, ImageDetections, Source
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector, detect_in_original_pixels, make_detect_step
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import coco, report, voc
-from frcnn_jax.evaluation.matching import ImageDetections
 from frcnn_jax.files import os_errors_as_user_errors, replace_text
 from frcnn_jax.models import Losses
 from frcnn_jax.models.faster_rcnn import image_keys
@@ -170,11 +169,9 @@ def make_validate(
 
     def validate(params: Params) -> dict[str, float]:
         results = _run_over_split(step, (params, key), source, config, mesh)
-        losses = [losses._asdict() | {"loss": losses.total} for losses, _ in results]
-        figures = {
-            f"validation_{name}": float(np.mean([row[name] for row in losses]))
-            for name in losses[0]
-        }
+        losses = jax.tree.map(lambda *x: np.stack(x), *(each for each, _ in results))
+        columns = losses._asdict() | {"loss": losses.total}
+        figures = {f"validation_{name}": float(np.mean(x)) for name, x in columns.items()}
         result = voc.average_precisions(
             [_to_image_detections(found) for _, found in results],
             source.annotations,

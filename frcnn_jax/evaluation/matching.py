@@ -1,38 +1,14 @@
-"""Detections, ground truth, and which of one is which of the other.
+"""Matches detections with the objects of the ground truth.
 
 Boxes are `(y_min, x_min, y_max, x_max)` in pixels with an exclusive max edge; labels
 are 0..L-1. NumPy on the host.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-
-class ImageDetections(NamedTuple):
-    """What a detector found in one image, in any order."""
-
-    boxes: np.ndarray  # [D, 4] float32, pixels
-    scores: np.ndarray  # [D] float32, higher is surer
-    labels: np.ndarray  # [D] int32, 0..L-1
-
-
-@runtime_checkable
-class ImageGroundTruth(Protocol):
-    """The objects of one image; `frcnn_jax.data.records.Annotation` is one."""
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """[N, 4] float32, pixels."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """[N] int32, 0..L-1."""
-
-    @property
-    def difficult(self) -> np.ndarray:
-        """[N] bool, not to be found."""
+from frcnn_jax.data.records import ImageDetections, ImageGroundTruth
 
 
 def check_images(

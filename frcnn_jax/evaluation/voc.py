@@ -13,9 +13,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from frcnn_jax.data.records import ImageDetections, ImageGroundTruth
 from frcnn_jax.evaluation.matching import (
-    ImageDetections,
-    ImageGroundTruth,
     check_images,
     matching_objects,
 )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from frcnn_jax.evaluation.matching import ImageDetections, ImageGroundTruth
+from frcnn_jax.data.records import ImageDetections, ImageGroundTruth
 from frcnn_jax.visualization import drawing
 
 _MIN_LONG_SIDE = 640  # pixels, so that texts fit on a small image too

@@ -36,7 +36,7 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
         version.
     """
     folder = path / "checkpoints"
-    if not (path / "detector").is_dir():
+    if not (path / "params").is_dir():  # no checkpoint, of whatever version
         path = folder / str(_find_step(folder, step))
     spec = read_spec(path)
     item = path / ("ema" if (path / "ema").is_dir() else "params")

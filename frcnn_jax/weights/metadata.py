@@ -22,7 +22,10 @@ def read_preprocessing(metadata: Mapping[str, str]) -> Preprocessing | None:
     values = _read_json(metadata, "model")
     if not values:
         return None
-    return dataclass_from_dict(Preprocessing, values, where="metadata")
+    try:
+        return dataclass_from_dict(Preprocessing, values, where="its metadata")
+    except UserError as error:
+        raise UserError(f"damaged ({error})") from None
 
 
 def read_spec(metadata: Mapping[str, str]) -> DetectorSpec:
@@ -37,7 +40,10 @@ def read_spec(metadata: Mapping[str, str]) -> DetectorSpec:
             "file again, or export the detector again from its run"
         )
     values = _read_json(metadata, "detector")
-    return DetectorSpec.from_dict(values, where="metadata")
+    try:
+        return DetectorSpec.from_dict(values, where="its metadata")
+    except UserError as error:
+        raise UserError(f"damaged ({error})") from None
 
 
 def _read_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:

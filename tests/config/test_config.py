@@ -12,6 +12,7 @@ from frcnn_jax.config import (
     ModelConfig,
     OptimizerConfig,
     ProposalConfig,
+    schema,
 )
 from frcnn_jax.config.loading import (
     config_from_dict,
@@ -23,7 +24,7 @@ from frcnn_jax.config.loading import (
 from frcnn_jax.data import transforms
 from frcnn_jax.errors import UserError
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -132,7 +133,7 @@ def test_help_tells_the_unit_of_a_field(capsys):
 def test_every_field_has_a_help_text():
     sections = [Config, DataConfig, ModelConfig, OptimizerConfig, ProposalConfig]
     for section in sections:
-        lines = Path(__file__).parents[1].joinpath("frcnn_jax/config.py").read_text()
+        lines = Path(schema.__file__).read_text()
         for field in dataclasses.fields(section):
             if not dataclasses.is_dataclass(field.default):
                 _, _, after = lines.partition(f"    {field.name}: ")

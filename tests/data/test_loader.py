@@ -7,18 +7,14 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.loader import (
-    evaluation_batches,
-    fingerprint,
-    steps_per_epoch,
-    train_batches,
-)
-from frcnn_jax.data.records import Batch
+from frcnn_jax.data.loader import TrainLoader, evaluation_batches
+from frcnn_jax.data.records import Batch, fingerprint
 from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
-from tests.data.conftest import voc_object
+from tests.helpers.batches import train_batches
 from tests.helpers.sized import SizedSource
+from tests.helpers.voc_folder import voc_object
 
 NUM_IMAGES = 10
 CONFIG = DataConfig(
@@ -119,7 +115,7 @@ def test_difficult_objects_are_not_in_a_batch(voc_folder, voc_object):
 
 
 def test_every_epoch_has_each_image_once_in_another_order(mixed):
-    assert steps_per_epoch(mixed, MIXED, 4) == 3 + 2 + 1
+    assert TrainLoader(mixed, MIXED, **TRAINING).steps_per_epoch == 3 + 2 + 1
     batches = take(train_batches(mixed, MIXED, **TRAINING), 5 * 6)
     epochs = [
         np.concatenate([b.indices[b.image_mask] for b in batches[start : start + 6]])

@@ -10,8 +10,9 @@ import time
 import pytest
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.loader import evaluation_batches, train_batches
+from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.errors import UserError
+from tests.helpers.batches import train_batches
 from tests.helpers.sized import SizedSource
 
 ONE_WORKER = DataConfig(

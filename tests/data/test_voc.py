@@ -9,7 +9,7 @@ from PIL import Image
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
-from tests.data.conftest import VOCFolder
+from tests.helpers.voc_folder import VOCFolder
 
 
 @pytest.fixture

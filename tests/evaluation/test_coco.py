@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from frcnn_jax.data.records import ImageDetections
 from frcnn_jax.evaluation import coco
-from frcnn_jax.evaluation.matching import ImageDetections
 from tests.helpers.cases import FAR, SQUARE, detected, truth
 
 LARGE = (0.0, 100.0, 100.0, 300.0)

@@ -2,13 +2,21 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from frcnn_jax import distributed, ops
 from frcnn_jax.config import Config, DataConfig
-from frcnn_jax.evaluation.evaluate import detect_all
+from frcnn_jax.data.sources import open_source
+from frcnn_jax.detector import make_detect_step
+from frcnn_jax.evaluation import evaluate, voc
+from frcnn_jax.models.faster_rcnn import image_keys
+from frcnn_jax.models.parameters import abstract_detector, random_params
+from frcnn_jax.weights.checkpoints import BEST_METRIC
+from tests.helpers import tiny
 from tests.helpers.sized import SizedSource
 
 SIZES = [(16, 32), (32, 16), (16, 32), (32, 16), (16, 16), (32, 16), (16, 32)]
@@ -33,11 +41,37 @@ def detect_brightness(params, batch):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_detections_come_in_the_order_of_the_source(batch_size):
-    source = SizedSource(SIZES)
+def test_results_come_in_the_order_of_the_source(batch_size):
+    source, mesh = SizedSource(SIZES), distributed.make_mesh()
     config = dataclasses.replace(CONFIG, batch_size=batch_size)
-    found = detect_all(detect_brightness, {}, source, config, distributed.make_mesh())
+    found = evaluate._run_over_split(detect_brightness, {}, source, config, mesh)
     # The images of this source are as bright as their index + 1.
     assert [int(image.scores[0]) for image in found] == [1, 2, 3, 4, 5, 6, 7]
     for image, size in zip(found, SIZES, strict=True):
         np.testing.assert_array_equal(image.boxes, [[*size, *size]])
+
+
+def test_one_pass_gives_the_losses_and_the_detections():
+    graphdef, _ = abstract_detector(tiny.MODEL, tiny.NUM_CLASSES)
+    params = random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
+    source, mesh = open_source(tiny.DATA, "test"), distributed.make_mesh()
+    config = dataclasses.replace(tiny.CONFIG, seed=5)
+    figures = evaluate.make_validate(graphdef, source, config, mesh)(params)
+
+    step = make_detect_step(graphdef, mesh)
+    found = evaluate._run_over_split(step, params, source, config, mesh)
+    detections = [evaluate._to_image_detections(each) for each in found]
+    expected = voc.average_precisions(detections, source.annotations, 6)
+    assert figures.pop(BEST_METRIC) == expected.voc07_map
+
+    @jax.jit
+    def losses(params, batch):
+        keys = image_keys(jax.random.key(5), batch.indices)
+        return tiny.losses(nnx.merge(graphdef, params), keys, batch)[0]
+
+    batches = evaluate.evaluation_batches(source, config.data, batch_size=3)
+    per_batch = [losses(params, jax.tree.map(jnp.asarray, each)) for each in batches]
+    means = jax.tree.map(lambda *x: np.concatenate(x).mean(), *per_batch)
+    expected = {f"validation_{n}": x for n, x in means._asdict().items()}
+    expected["validation_loss"] = means.total
+    assert figures == pytest.approx(expected, rel=1e-5)

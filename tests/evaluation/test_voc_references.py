@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from frcnn_jax.data.records import ImageDetections
 from frcnn_jax.evaluation import voc
-from frcnn_jax.evaluation.matching import ImageDetections
 
 CASES = ("prec_rec_1", "prec_rec_2", "two_images", "difficult_1", "difficult_2")
 IOU_THRESHOLDS = (0.1, 0.3, 0.5, 0.75)

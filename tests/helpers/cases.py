@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from frcnn_jax.evaluation.matching import ImageDetections
+from frcnn_jax.data.records import ImageDetections
 
 SQUARE = (0.0, 0.0, 10.0, 10.0)
 FAR = (50.0, 50.0, 60.0, 60.0)

@@ -49,3 +49,14 @@ def assert_same(arrays, expected) -> None:
     for name, array in arrays.items():
         assert (array.dtype, array.shape) == (np.float32, expected[name].shape)
         assert array.tobytes() == expected[name].tobytes()
+
+
+# Full-width VGG16, of one layer only.
+FULL_WIDTH = {
+    "features.0.weight": np.ones((64, 3, 3, 3), np.float32),
+    "features.0.bias": np.zeros(64, np.float32),
+}
+LAYERS = {
+    "conv1_1_W": np.ones((3, 3, 3, 64), np.float32),
+    "conv1_1_b": np.zeros(64, np.float32),
+}

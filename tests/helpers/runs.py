@@ -12,10 +12,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks.kills import ROOT, hash_checkpoint, rows
 from frcnn_jax.config import Config
 from frcnn_jax.training import metrics
 from tests.helpers import tiny
+from tests.helpers.run_files import ROOT, hash_checkpoint, repeatable_rows
 
 # A moving mean, and all that a checkpoint may hold beside it.
 CONFIG = dataclasses.replace(
@@ -40,7 +40,7 @@ def interrupted(run: Path, folder: Path) -> Path:
 
 
 def assert_same(folder: Path, whole: Path) -> None:
-    assert rows(folder) == rows(whole)
+    assert repeatable_rows(folder) == repeatable_rows(whole)
     assert hash_checkpoint(folder) == hash_checkpoint(whole)
     ours, theirs = (path / "evaluation.json" for path in (folder, whole))
     assert ours.read_bytes() == theirs.read_bytes()
@@ -70,7 +70,7 @@ def command(folder: Path) -> dict:
     """Arguments to start `python train.py` with the config, in a process of its own."""
     config = folder.parent / "config.py"
     config.write_text(
-        "from tests.helpers import runs\n\n\ndef get_config():\n    return runs.CONFIG\n"
+        "from tests.helpers import runs\ndef get_config():\n    return runs.CONFIG\n"
     )
     arguments = ["--config", str(config), "--work-dir", str(folder)]
     return {

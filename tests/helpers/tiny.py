@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict
 
+from frcnn_jax import ops
 from frcnn_jax.config import (
     AnchorTargetConfig,
     Config,
@@ -17,12 +17,14 @@ from frcnn_jax.config import (
     ProposalConfig,
     ProposalTargetConfig,
 )
-from frcnn_jax.data import loader
+from frcnn_jax.config.detector_spec import make_spec
+from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
-from frcnn_jax.models import VGG16, pretrained
+from frcnn_jax.data.sources.shapes import CLASS_NAMES
+from frcnn_jax.models import VGG16, FasterRCNN, Losses, SamplingStats
+from frcnn_jax.models.parameters import abstract_detector, parameter_shapes
 from frcnn_jax.training import checkpoint, optimizer
-from frcnn_jax.training.step import abstract_detector
 
 NUM_CLASSES = 6
 
@@ -68,22 +70,24 @@ CONFIG = Config(
     optimizer=OptimizerConfig(name="adam", warmup_steps=2, clip_norm=10.0),
 )
 
+SPEC = make_spec(MODEL, DATA, CLASS_NAMES)
+
 PROGRESS = checkpoint.Progress(
     data={"next_batch": 7, "fingerprint": "f"}, log={"window": [{"loss": 0.1 + 0.2}]}
 )
 
 
 def make_optimizer(config: OptimizerConfig, frozen_blocks: int = 0):
-    """The optimiser of a config for batches of one."""
+    """The optimizer of a config for batches of one."""
     return optimizer.make_optimizer(
         config, optimizer.make_schedule(config, 1), frozen_blocks
     )
 
 
-def save_checkpoint(folder, state, preprocessing) -> None:
+def save_checkpoint(folder, state, spec=SPEC) -> None:
     """Writes a checkpoint of a state that no run has made."""
     with checkpoint.open_checkpoints(folder) as checkpoints:
-        checkpoint.save(checkpoints, state, preprocessing, PROGRESS, metrics={})
+        checkpoint.save(checkpoints, state, spec, PROGRESS, metrics={})
         checkpoint.wait(checkpoints)
 
 
@@ -101,23 +105,27 @@ def make_backbone(seed: int, frozen_blocks: int = 0) -> VGG16:
     return nnx.merge(graphdef, params)
 
 
-def by_name(params) -> dict[str, np.ndarray]:
-    """Nested parameters under names such as `backbone.conv1_1.kernel`."""
-    flat = flatten_dict(params, sep=".")
-    return {name: np.asarray(leaf) for name, leaf in flat.items()}
+def shapes_by_name(num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the small detector's parameters."""
+    return parameter_shapes(abstract_detector(MODEL, num_classes)[1])
 
 
-def parameter_shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Of the small detector, by name."""
-    _, params = abstract_detector(MODEL, num_classes)
-    return pretrained.parameter_shapes(params)
+def losses(model: FasterRCNN, keys, batch: Batch) -> tuple[Losses, SamplingStats]:
+    """Computes the losses of a batch, given a key for each image."""
+    outputs = model(batch.images, batch.image_sizes, batch.scales)
+    return model.losses(keys, outputs, batch.boxes, batch.labels, batch.box_mask)
+
+
+def detect(model: FasterRCNN, batch: Batch) -> ops.Detections:
+    """Detects objects in a batch, in pixels of the resized images."""
+    return model.detect(model(batch.images, batch.image_sizes, batch.scales))
 
 
 def first_batch(batch_size: int = 2, canvas: tuple[int, int] = (64, 64)) -> Batch:
     """The first images of the drawn training set."""
     data = dataclasses.replace(DATA, canvases=(canvas,))
     source = open_source(data, "train")
-    return next(loader.evaluation_batches(source, data, batch_size=batch_size))
+    return next(evaluation_batches(source, data, batch_size=batch_size))
 
 
 def take(batch: Batch, index: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Starting from VGG16's layers: all of them, or the first ones."""
+"""Random layers fit the pretrained layers below them."""
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +8,17 @@ from flax import nnx
 
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.models import FasterRCNN
-from frcnn_jax.models.calibration import (
-    assign,
-    fit_to_partial,
-    is_partial,
+from frcnn_jax.models.calibration import fit_to_partial, is_partial
+from frcnn_jax.models.parameters import (
+    abstract_detector,
+    flatten,
     parameter_shapes,
+    random_params,
+    unflatten,
 )
 from frcnn_jax.models.vgg16 import CONVOLUTIONS
-from frcnn_jax.training.step import abstract_detector, init_detector
 from frcnn_jax.weights.importing import read_weights
-from frcnn_jax.weights.record import fit
+from frcnn_jax.weights.record import select_matching
 from tests.helpers import tiny
 
 NAMES = list(CONVOLUTIONS)
@@ -25,18 +26,18 @@ SIZES = jnp.array([[40, 44], [48, 36]])
 
 
 @pytest.fixture(scope="module")
-def random_detector():
-    return init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
+def params():
+    return random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
 
 
 @pytest.fixture
-def detector(random_detector) -> FasterRCNN:
-    return nnx.merge(*random_detector)
+def detector(params) -> FasterRCNN:
+    return nnx.merge(abstract_detector(tiny.MODEL, tiny.NUM_CLASSES)[0], params)
 
 
 def first_layers(num_layers: int) -> dict[str, np.ndarray]:
     """As strong as ImageNet's: twice He's deviation, features far beyond 1."""
-    shapes = tiny.parameter_shapes(tiny.NUM_CLASSES)
+    shapes = tiny.shapes_by_name(tiny.NUM_CLASSES)
     rng = np.random.default_rng(1)
     arrays = {}
     for name in NAMES[:num_layers]:
@@ -55,19 +56,19 @@ def images():
 
 
 def start_partially(detector: FasterRCNN, arrays: dict[str, np.ndarray]) -> None:
-    assign(detector, arrays)
+    nnx.update(detector, unflatten(arrays))
     fit_to_partial(detector, arrays, jax.random.key(3), images(), SIZES)
 
 
 def parameters(detector: FasterRCNN) -> dict[str, np.ndarray]:
-    return tiny.by_name(nnx.to_pure_dict(nnx.state(detector)))
+    return flatten(nnx.to_pure_dict(nnx.state(detector)))
 
 
 def test_complete_backbone_is_taken_as_it_is(detector):
     arrays = first_layers(13)
     assert not is_partial(arrays)
     before = parameters(detector)
-    assign(detector, arrays)
+    nnx.update(detector, unflatten(arrays))
     after = parameters(detector)
     assert set(after) == set(before)
     for name, array in after.items():
@@ -128,7 +129,7 @@ def test_one_layer_is_enough(detector):
 def test_real_kernels_have_a_place_in_the_full_width(data_root):
     weights = read_weights(str(data_root / "vgg16/vgg16_caffe_conv1_to_conv3.npz"))
     _, params = abstract_detector(ModelConfig(), tiny.NUM_CLASSES)
-    arrays = fit(weights, parameter_shapes(params))
+    arrays = select_matching(weights, parameter_shapes(params))
     layers = [name for name in NAMES if f"backbone.{name}.kernel" in arrays]
     assert layers == NAMES[:7]
     assert is_partial(arrays)

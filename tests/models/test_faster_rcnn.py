@@ -1,4 +1,4 @@
-"""Faster R-CNN as a whole: an image does not depend on canvas or neighbours."""
+"""Faster R-CNN as a whole: an image does not depend on canvas or neighbors."""
 
 import dataclasses
 
@@ -9,8 +9,9 @@ import pytest
 from flax import nnx
 
 from frcnn_jax.data.records import Batch
-from frcnn_jax.models import FasterRCNN, Losses
-from frcnn_jax.training.step import init_detector, losses_of
+from frcnn_jax.models import Losses
+from frcnn_jax.models.faster_rcnn import DenseOutputs, image_keys
+from frcnn_jax.models.parameters import abstract_detector, random_params
 from tests.helpers import tiny
 
 # float32 sums over a canvas of another size, relative to the largest value.
@@ -19,35 +20,27 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def detector():
-    graphdef, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
+    graphdef, _ = abstract_detector(tiny.MODEL, tiny.NUM_CLASSES)
+    params = random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
 
     @jax.jit
     def gradient(params, keys, batch):
         def total(params):
-            losses = losses_of(nnx.merge(graphdef, params), keys, batch)
-            return losses.total.sum(), losses
+            losses, stats = tiny.losses(nnx.merge(graphdef, params), keys, batch)
+            return losses.total.sum(), (losses, stats)
 
         return jax.grad(total, has_aux=True)(params)
 
     @jax.jit
     def detect(params, batch):
         model = nnx.merge(graphdef, params)
-        return model.detect(batch.images, batch.image_sizes, batch.scales)
+        return tiny.detect(model, batch)
 
     return params, gradient, detect
 
 
-def graphdef_of(config):
-    """The structure of a detector, without its parameters."""
-    model = nnx.eval_shape(
-        lambda: FasterRCNN(config, tiny.NUM_CLASSES, rngs=nnx.Rngs(0))
-    )
-    return nnx.split(model)[0]
-
-
 def keys_of(batch: Batch):
-    step_key = jax.random.key(7)
-    return jax.vmap(jax.random.fold_in, (None, 0))(step_key, batch.indices)
+    return image_keys(jax.random.key(7), jnp.asarray(batch.indices))
 
 
 def assert_close(got, expected):
@@ -59,15 +52,15 @@ def assert_close(got, expected):
 def test_losses_are_finite_and_of_every_image(detector):
     params, gradient, _ = detector
     batch = tiny.first_batch()
-    grads, losses = gradient(params, keys_of(batch), batch)
+    grads, (losses, stats) = gradient(params, keys_of(batch), batch)
     assert isinstance(losses, Losses)
-    assert all(field.shape == (2,) for field in losses)
+    assert all(field.shape == (2,) for field in (*losses, *stats))
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))
-    samples = losses.num_positive_anchors + losses.num_negative_anchors
+    samples = stats.num_positive_anchors + stats.num_negative_anchors
     np.testing.assert_array_equal(samples, tiny.MODEL.anchor_targets.num_samples)
-    samples = losses.num_positive_rois + losses.num_negative_rois
+    samples = stats.num_positive_rois + stats.num_negative_rois
     np.testing.assert_array_equal(samples, tiny.MODEL.proposal_targets.num_samples)
-    assert losses.num_negative_rois.dtype == jnp.int32
+    assert stats.num_negative_rois.dtype == jnp.int32
     four = [
         losses.rpn_classification_loss,
         losses.rpn_localization_loss,
@@ -108,7 +101,7 @@ def test_losses_and_gradient_do_not_depend_on_the_canvas(detector, size):
     assert_close(large_grads, grads)
 
 
-def test_losses_and_gradient_do_not_depend_on_neighbours(detector):
+def test_losses_and_gradient_do_not_depend_on_neighbors(detector):
     params, gradient, _ = detector
     batch = tiny.first_batch(2)
     together_grads, together = gradient(params, keys_of(batch), batch)
@@ -116,12 +109,13 @@ def test_losses_and_gradient_do_not_depend_on_neighbours(detector):
     alone = [gradient(params, keys_of(single), single) for single in singles]
     for index in range(2):
         assert_close(
-            [field[index] for field in together], [f[0] for f in alone[index][1]]
+            jax.tree.map(lambda x, i=index: x[i], together),
+            jax.tree.map(lambda x: x[0], alone[index][1]),
         )
     assert_close(together_grads, jax.tree.map(jnp.add, alone[0][0], alone[1][0]))
 
 
-def test_detections_do_not_depend_on_canvas_or_neighbours(detector):
+def test_detections_do_not_depend_on_canvas_or_neighbors(detector):
     params, _, detect = detector
     batch = tiny.first_batch(2, (64, 64))
     together = detect(params, batch)
@@ -150,7 +144,7 @@ def test_images_without_objects_train(detector):
     empty = batch._replace(
         boxes=np.zeros_like(batch.boxes), box_mask=np.zeros_like(batch.box_mask)
     )
-    grads, losses = gradient(params, keys_of(empty), empty)
+    grads, (losses, _) = gradient(params, keys_of(empty), empty)
     assert not losses.rpn_localization_loss.any()
     assert not losses.roi_localization_loss.any()
     assert float(losses.total.min()) > 0.0
@@ -168,15 +162,17 @@ def test_images_without_objects_train(detector):
 )
 def test_pooled_features_do_not_depend_on_the_canvas(detector, options):
     params, _, _ = detector
-    graphdef = graphdef_of(dataclasses.replace(tiny.MODEL, **options))
+    graphdef = abstract_detector(
+        dataclasses.replace(tiny.MODEL, **options), tiny.NUM_CLASSES
+    )[0]
     # Reaches over the right and lower border of the feature map of 56 x 64 pixels.
     rois = jnp.array([[[3.0, 5.0, 55.9, 64.0], [50.0, 20.0, 56.0, 30.0]]])
 
     @jax.jit
     def pool(params, batch):
         model = nnx.merge(graphdef, params)
-        features, sizes, _ = model.features(batch.images, batch.image_sizes)
-        return model.pool(features, rois, sizes)
+        outputs = model(batch.images, batch.image_sizes, batch.scales)
+        return jax.vmap(model._pool)(outputs, rois)
 
     small = pool(params, tiny.take(tiny.first_batch(2, (64, 64)), 1))
     large = pool(params, tiny.take(tiny.first_batch(2, (80, 112)), 1))
@@ -186,17 +182,21 @@ def test_pooled_features_do_not_depend_on_the_canvas(detector, options):
 
 def test_notebook_ranks_by_the_raw_logit(detector):
     # Anchor 1 has the higher object logit, anchor 0 the higher probability.
-    logits = jnp.array([[[0.0, 2.0], [9.0, 3.0]]])
-    anchors = jnp.array([[[0.0, 0.0, 20.0, 20.0], [30.0, 30.0, 50.0, 50.0]]])
-    sizes, scales = jnp.array([[64.0, 64.0]]), jnp.ones((1, 2))
+    outputs = DenseOutputs(
+        features=jnp.zeros((4, 4, 1)),
+        feature_sizes=jnp.array([4, 4]),
+        logits=jnp.array([[0.0, 2.0], [9.0, 3.0]]),
+        deltas=jnp.zeros((2, 4)),
+        image_sizes=jnp.array([64.0, 64.0]),
+        scales=jnp.ones(2),
+    )
+    anchors = jnp.array([[0.0, 0.0, 20.0, 20.0], [30.0, 30.0, 50.0, 50.0]])
     best = {}
     for rank_by in ("probability", "logit"):
         proposals = dataclasses.replace(tiny.MODEL.proposals, rank_by=rank_by)
         config = dataclasses.replace(tiny.MODEL, proposals=proposals)
-        model = nnx.merge(graphdef_of(config), detector[0])
-        found = model.propose(
-            logits, jnp.zeros((1, 2, 4)), anchors, sizes, scales, True
-        )
-        best[rank_by] = found.boxes[0, 0]
-    np.testing.assert_allclose(best["probability"], anchors[0, 0])
-    np.testing.assert_allclose(best["logit"], anchors[0, 1])
+        graphdef, _ = abstract_detector(config, tiny.NUM_CLASSES)
+        model = nnx.merge(graphdef, detector[0])
+        best[rank_by] = model._propose(outputs, anchors, 2, 2).boxes[0]
+    np.testing.assert_allclose(best["probability"], anchors[0])
+    np.testing.assert_allclose(best["logit"], anchors[1])

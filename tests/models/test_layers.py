@@ -1,4 +1,4 @@
-"""The convolution's gradients, against those of XLA's own convolution."""
+"""Convolution against XLA's own, pooling on padded maps, sums in float32."""
 
 from unittest import mock
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from frcnn_jax.models import conv
+from frcnn_jax.models import layers
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -16,7 +16,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 @pytest.fixture(autouse=True)
 def few_channels(monkeypatch):
     """Makes the tests' few channels enough for the fast gradient."""
-    monkeypatch.setattr(conv, "MIN_CHANNELS", 1)
+    monkeypatch.setattr(layers, "MIN_CHANNELS", 1)
 
 
 def gradients(convolution, x, kernel, padding, cotangent):
@@ -54,8 +54,8 @@ def test_the_gradients_equal_xlas(shape, kernel_size, padding, block_cells):
     cotangent = rng.integers(-4, 5, result.shape).astype(np.float32)
     arguments = (x, kernel, padding, cotangent)
     expected = gradients(jax.lax.conv_general_dilated, *arguments)
-    with mock.patch.object(conv, "BLOCK_CELLS", block_cells):
-        actual = gradients(conv.convolve, *arguments)
+    with mock.patch.object(layers, "BLOCK_CELLS", block_cells):
+        actual = gradients(layers.convolve, *arguments)
     for value, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(value, other)
 
@@ -64,7 +64,7 @@ def test_sums_of_bfloat16_products_are_float32():
     # 4096 ones add up to 256 in bfloat16.
     x = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
     kernel = jnp.zeros((1, 1, 1, 1), jnp.bfloat16)
-    _, _, gradient = gradients(conv.convolve, x, kernel, "SAME", jnp.ones_like(x))
+    _, _, gradient = gradients(layers.convolve, x, kernel, "SAME", jnp.ones_like(x))
     assert gradient.dtype == jnp.bfloat16
     assert gradient.item() == 4096.0
 
@@ -76,7 +76,7 @@ def test_vmap_equals_a_loop():
     kernel = rng.integers(-4, 5, (3, 3, 2, 4)).astype(np.float32)
 
     def one(x, cotangent):
-        return gradients(conv.convolve, x, kernel, "SAME", cotangent)
+        return gradients(layers.convolve, x, kernel, "SAME", cotangent)
 
     together = jax.vmap(one)(x, cotangent)
     for index in range(3):
@@ -86,28 +86,63 @@ def test_vmap_equals_a_loop():
 
 
 def test_with_few_channels_the_gradient_is_xlas_own(monkeypatch):
-    monkeypatch.setattr(conv, "MIN_CHANNELS", 4)
+    monkeypatch.setattr(layers, "MIN_CHANNELS", 4)
     unused = mock.Mock(side_effect=AssertionError)
-    monkeypatch.setattr(conv, "_kernel_gradient", unused)
+    monkeypatch.setattr(layers, "_kernel_gradient", unused)
     x = jnp.ones((1, 5, 5, 8))
     for out_channels in (3, 4):
         kernel = jnp.ones((3, 3, 8, out_channels))
         cotangent = jnp.ones((1, 5, 5, out_channels))
         if out_channels < 4:
-            gradients(conv.convolve, x, kernel, "SAME", cotangent)
+            gradients(layers.convolve, x, kernel, "SAME", cotangent)
         else:
             with pytest.raises(AssertionError):
-                gradients(conv.convolve, x, kernel, "SAME", cotangent)
+                gradients(layers.convolve, x, kernel, "SAME", cotangent)
 
 
 def test_a_layer_of_flax_takes_it_in():
     x = np.random.default_rng(2).normal(size=(1, 9, 7, 3)).astype(np.float32)
-    layers = [
+    pair = [
         nnx.Conv(3, 8, (3, 3), rngs=nnx.Rngs(0), **options)
-        for options in ({}, {"conv_general_dilated": conv.convolve})
+        for options in ({}, {"conv_general_dilated": layers.convolve})
     ]
-    grads = [nnx.grad(lambda layer: (layer(x) ** 2).sum())(layer) for layer in layers]
-    np.testing.assert_array_equal(layers[0](x), layers[1](x))
+    grads = [nnx.grad(lambda layer: (layer(x) ** 2).sum())(layer) for layer in pair]
+    np.testing.assert_array_equal(pair[0](x), pair[1](x))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *grads
     )
+
+
+def test_max_pool_equals_the_librarys():
+    x = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
+    expected = nnx.max_pool(x, (2, 2), strides=(2, 2))
+    np.testing.assert_array_equal(layers.max_pool(x), expected)
+
+
+def test_max_pool_gradient_goes_to_the_maximum():
+    x = jnp.array([[1.0, 2.0, 9.0], [4.0, 3.0, 9.0]])[None, :, :, None]
+    gradient = jax.grad(lambda x: layers.max_pool(x).sum())(x)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 0, 0], [1, 0, 0]])
+
+
+def test_zero_outside_keeps_the_image():
+    x = jnp.ones((2, 3, 4, 1))
+    inside = layers.zero_outside(x, jnp.array([[3, 4], [1, 2]]))
+    assert inside[0].sum() == 12
+    np.testing.assert_array_equal(
+        inside[1, :, :, 0], [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    )
+
+
+def test_gradient_of_a_bias_is_summed_in_float32():
+    layer = nnx.Linear(
+        1,
+        1,
+        dtype=jnp.bfloat16,
+        promote_dtype=layers.promote_products,
+        rngs=nnx.Rngs(0),
+    )
+    x = jnp.ones((8193, 1), jnp.bfloat16)  # bfloat16 has 8192 and then 8256
+    gradient = nnx.grad(lambda layer: layer(x).astype(jnp.bfloat16).sum())(layer)
+    assert gradient["bias"][...].dtype == jnp.float32
+    assert gradient["bias"][...].item() == 8193.0

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from frcnn_jax.models.vgg16 import (
-    BLOCKS,
-    VGG16,
-    max_pool,
-    near_identity,
-    zero_outside,
-)
+from frcnn_jax.models.vgg16 import BLOCKS, VGG16, near_identity
 from tests.helpers import tiny
 
 
@@ -76,18 +70,6 @@ def test_no_gradient_reaches_frozen_blocks(backbone):
             assert reached == (index >= 2), name
 
 
-def test_max_pool_equals_the_librarys():
-    x = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
-    expected = nnx.max_pool(x, (2, 2), strides=(2, 2))
-    np.testing.assert_array_equal(max_pool(x), expected)
-
-
-def test_max_pool_gradient_goes_to_the_maximum():
-    x = jnp.array([[1.0, 2.0, 9.0], [4.0, 3.0, 9.0]])[None, :, :, None]
-    gradient = jax.grad(lambda x: max_pool(x).sum())(x)
-    np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 0, 0], [1, 0, 0]])
-
-
 def test_near_identity_passes_features_on_where_the_width_stays():
     kernel = near_identity(jax.random.key(0), (3, 3, 16, 16))
     noise = kernel - jnp.zeros_like(kernel).at[1, 1].set(jnp.eye(16))
@@ -103,12 +85,3 @@ def test_near_identity_widens_and_reads_pictures_as_he_does():
     of_pixels = near_identity(jax.random.key(0), (3, 3, 3, 16))
     he = nnx.initializers.he_normal()(jax.random.key(0), (3, 3, 3, 16))
     np.testing.assert_array_equal(of_pixels, he)
-
-
-def test_zero_outside_keeps_the_image():
-    x = jnp.ones((2, 3, 4, 1))
-    inside = zero_outside(x, jnp.array([[3, 4], [1, 2]]))
-    assert inside[0].sum() == 12
-    np.testing.assert_array_equal(
-        inside[1, :, :, 0], [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    )

@@ -4,7 +4,6 @@ Boxes have whole coordinates, so that no IoU comparison hangs on the last bit.
 """
 
 import functools
-import importlib
 from unittest import mock
 
 import hypothesis
@@ -15,10 +14,8 @@ import pytest
 from hypothesis import strategies as st
 
 from frcnn_jax import ops
+from frcnn_jax.ops import suppression
 from tests import reference
-
-# `frcnn_jax.ops.suppression` is the function, the module is only found under its full name.
-nms_module = importlib.import_module("frcnn_jax.ops.suppression")
 
 NUM_BOXES = 24  # of the random cases: one shape, one compilation
 NUM_CLASSES = 3
@@ -34,7 +31,7 @@ def select(tile_size):
 
     def batched_nms(*arguments, iou_threshold, max_outputs):
         sizes = {"TILE_SIZE": tile_size, "ROUND_SIZE": tile_size}
-        with mock.patch.multiple(nms_module, **sizes):
+        with mock.patch.multiple(suppression, **sizes):
             return ops.batched_nms(
                 *arguments, iou_threshold=iou_threshold, max_outputs=max_outputs
             )

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from configs import voc07_vgg16
-from frcnn_jax.data import loader
+from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
 
@@ -36,7 +36,7 @@ def padded_batch(data_root):
         class_names=None,
     )
     source = open_source(data, "train")
-    return next(loader.evaluation_batches(source, data, batch_size=1))
+    return next(evaluation_batches(source, data, batch_size=1))
 
 
 def cut_image(batch):

@@ -43,11 +43,28 @@ def extract(state, image, guide=NO_GUIDE, num_layers=30):
             kernel, bias = state[f"{name}.weight"], state[f"{name}.bias"]
             x = functional.conv2d(x, kernel, bias, padding=1)
         elif layer in POOLS:
-            x = gather_cells(x, functional.max_pool2d(choosing, 2, return_indices=True))
+            x = max_pool(x, choosing)
         else:
             x = relu(x, guide.get(name))
             choosing = guide.get(name, x)
     return x
+
+
+def max_pool(x, choosing):
+    """Halves [1, C, H, W] by the cells with the largest values of `choosing`.
+
+    Where these are the same to the last bit, as once in a million windows, PyTorch's
+    gradient goes to the first cell; there is no better one, so that here they share it.
+    """
+    size = [
+        side // 2 * 2 for side in x.shape[2:]
+    ]  # an odd last row or column is dropped
+    x, choosing = (
+        y[:, :, : size[0], : size[1]].unfold(2, 2, 2).unfold(3, 2, 2)
+        for y in (x, choosing)
+    )
+    is_largest = choosing == choosing.amax(dim=(4, 5), keepdim=True)
+    return (x * is_largest).sum(dim=(4, 5)) / is_largest.sum(dim=(4, 5))
 
 
 def rpn(state, features, activation, guide=NO_GUIDE):

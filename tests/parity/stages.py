@@ -4,8 +4,9 @@ Arrays that come from a canvas larger than the image are cut to the image, and m
 parameters laid out as the reference has them.
 """
 
-import dataclasses
+import contextlib
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +16,15 @@ from flax import nnx
 from jax import Array
 
 from frcnn_jax import ops
-from frcnn_jax.models import Losses
-from frcnn_jax.models.vgg16 import BLOCKS, downsample, zero_outside
-from frcnn_jax.training.step import init_detector, losses_of
+from frcnn_jax.models import Losses, vgg16
+from frcnn_jax.models.parameters import abstract_detector, random_params
 from tests.parity.reference_layers import CONVOLUTIONS
 
 NUM_CLASSES = 20
 
 
 class Stages(NamedTuple):
-    """The stages of `FasterRCNN.losses`, in their order; arrays of one image."""
+    """What `FasterRCNN` computes on the way to the losses; arrays of one image."""
 
     activations: dict[str, Array]  # [H, W, C] or [R, C], after every ReLU
     anchors: Array  # [N, 4]
@@ -42,7 +42,8 @@ class Stages(NamedTuple):
 
 def make_detector(config):
     """A detector's structure and parameters; biases, 0 at first, take part."""
-    graphdef, params = init_detector(config, NUM_CLASSES, seed=0)
+    graphdef, _ = abstract_detector(config, NUM_CLASSES)
+    params = random_params(config, NUM_CLASSES, seed=0)
     rng = np.random.default_rng(0)
 
     def draw(path, parameter):
@@ -54,84 +55,79 @@ def make_detector(config):
 
 
 def run(graphdef, params, batch) -> tuple[Stages, Losses, dict]:
-    """Computes the stages, the losses and the gradient of their sum."""
+    """Computes the stages, the losses and the gradient of their sum.
+
+    The activations are those of the pass that is differentiated: a ReLU or a max pool
+    at a near tie may be decided by rounding, which differs between programs.
+    """
     key = jax.random.key(1)
 
     @jax.jit
     def compute(params, batch):
         def total(params):
-            losses = losses_of(nnx.merge(graphdef, params), key[None], batch)
-            return losses.total.sum(), losses
+            model = nnx.merge(graphdef, params)
+            with recorded_activations(model) as activations:
+                outputs = model(batch.images, batch.image_sizes, batch.scales)
+                outputs = jax.tree.map(lambda x: x[0], outputs)
+                objects = batch.boxes[0], batch.labels[0], batch.box_mask[0]
+                losses, _ = model._image_losses(key, outputs, *objects)
+            recorded = list(activations)
+            stages = model.image_stages(key, outputs, *objects)
+            return losses.total, (losses, to_stages(model, outputs, stages, recorded))
 
-        gradient, losses = jax.grad(total, has_aux=True)(params)
-        return run_stages(nnx.merge(graphdef, params), key, batch), losses, gradient
+        gradient, (losses, stages) = jax.grad(total, has_aux=True)(params)
+        return stages, losses, gradient
 
     return jax.device_get(compute(params, batch))
 
 
-def run_stages(model, key, batch) -> Stages:
-    """Takes the steps of `FasterRCNN.losses`, with its keys, for a batch of one."""
-    config = model.config
-    anchor_key, roi_key, _ = jax.random.split(key, 3)
-    image_size = batch.image_sizes[0]
-    objects = batch.boxes[0], batch.labels[0], batch.box_mask[0]
-    features, feature_sizes, anchors = model.features(batch.images, batch.image_sizes)
-    logits, deltas = model.rpn(features)
-    anchor_targets = ops.anchor_targets(
-        anchor_key,
-        anchors[0],
-        objects[0],
-        objects[2],
-        image_size,
-        **dataclasses.asdict(config.anchor_targets),
-    )
-    by_probability = config.proposals.rank_by == "probability"
-    scores = jax.nn.softmax(logits) if by_probability else logits
-    proposals = model.propose(
-        logits, deltas, anchors, batch.image_sizes, batch.scales, True
-    )
-    proposals = jax.tree.map(lambda x: x[0], proposals)
-    targets = ops.proposal_targets(
-        roi_key,
-        proposals.boxes,
-        proposals.mask,
-        *objects,
-        **dataclasses.asdict(config.proposal_targets),
-    )
-    pooled = model.pool(features, targets.rois[None], feature_sizes)[0]
-    return Stages(
-        find_activations(model, batch, features, pooled),
-        anchors[0],
-        logits[0],
-        deltas[0],
-        anchor_targets,
-        ops.clip_boxes(ops.decode_boxes(anchors[0], deltas[0]), image_size),
-        scores[0, :, 1],
-        proposals,
-        targets,
-        pooled,
-        *model.head(pooled),
-    )
+@contextlib.contextmanager
+def recorded_activations(model):
+    """Collects what comes out of every ReLU, in order: 13 maps, the RPN, fc6, fc7."""
+    activations = []
+
+    def recorded(function):
+        def call(x, *rest):
+            activations.append(function(x, *rest))
+            return activations[-1]
+
+        return call
+
+    # VGG16 zeroes what lies outside of the image after each ReLU, and the model after
+    # normalization; downsampling does so by another name.
+    zero_outside = recorded(vgg16.zero_outside)
+    with (
+        mock.patch.object(vgg16, "zero_outside", zero_outside),
+        mock.patch.object(model.rpn, "activation", recorded(model.rpn.activation)),
+        mock.patch.object(model.head, "activation", recorded(model.head.activation)),
+    ):
+        yield activations
 
 
-def find_activations(model, batch, features, pooled):
-    """What comes out of every ReLU, by the name of its layer in the reference."""
-    sizes = batch.image_sizes.astype(jnp.int32)
-    x, found = model.normalize(batch.images, batch.image_sizes), []
-    for index, block in enumerate(BLOCKS):
-        if index > 0:
-            x, sizes = downsample(x, sizes)
-        for name, _ in block:
-            x = zero_outside(nnx.relu(getattr(model.backbone, name)(x)), sizes)
-            found.append(x[0])
-    found[-1] = features[0]
+def to_stages(model, outputs, stages, activations) -> Stages:
+    """Adds what the reference computes, too: named activations, boxes, ranking."""
     names = [f"extractor.{layer}" for layer in CONVOLUTIONS]
-    fc6 = model.head.activation(model.head.fc6(pooled.reshape(len(pooled), -1)))
-    return dict(zip(names, found, strict=True)) | {
-        "rpn.conv1": model.rpn.activation(model.rpn.conv(features))[0],
-        "head.classifier.0": fc6,
-        "head.classifier.2": model.head.activation(model.head.fc7(fc6)),
-    }
+    names += ["rpn.conv1", "head.classifier.0", "head.classifier.2"]
+    # Those before the vmap over images have an axis of one image.
+    maps = [x[0] for x in activations[: len(CONVOLUTIONS) + 1]]
+    named = dict(zip(names, maps + activations[len(maps) :], strict=True))
+    by_probability = model.config.proposals.rank_by == "probability"
+    scores = jax.nn.softmax(outputs.logits) if by_probability else outputs.logits
+    boxes = ops.decode_boxes(stages.anchors, outputs.deltas)
+    return Stages(
+        activations=named,
+        anchors=stages.anchors,
+        logits=outputs.logits,
+        deltas=outputs.deltas,
+        anchor_targets=stages.anchor_targets,
+        boxes=ops.clip_boxes(boxes, outputs.image_sizes),
+        objectness=scores[:, 1],
+        proposals=stages.proposals,
+        proposal_targets=stages.proposal_targets,
+        pooled=stages.pooled,
+        roi_logits=stages.roi_logits,
+        roi_deltas=stages.roi_deltas,
+    )
 
 
 def cut_padding(stages, image_size) -> Stages:

@@ -4,16 +4,21 @@ import jax
 import numpy as np
 import pytest
 import torch
-from flax import nnx, traverse_util
+from flax import nnx
 from PIL import Image
 
 from frcnn_jax.config import DetectionConfig, ModelConfig
 from frcnn_jax.data import transforms
-from frcnn_jax.models.calibration import parameter_shapes
-from frcnn_jax.training.step import abstract_detector
+from frcnn_jax.models.parameters import (
+    abstract_detector,
+    parameter_shapes,
+    unflatten,
+)
 from frcnn_jax.weights.importing import read_weights
-from frcnn_jax.weights.record import fit, resolve_preprocessing
+from frcnn_jax.weights.record import resolve_preprocessing, select_matching
 from tests.parity import reference, reference_layers
+
+pytestmark = pytest.mark.slow
 
 NUM_CLASSES = 20
 CANVAS = (800, 800)
@@ -69,13 +74,14 @@ def detect(checkpoint):
     config = resolve_preprocessing(ModelConfig(detection=keep_all), weights)
     graphdef, params = abstract_detector(config, NUM_CLASSES)
     shapes = parameter_shapes(params)
-    arrays = fit(weights, shapes)
+    arrays = select_matching(weights, shapes)
     assert arrays.keys() == shapes.keys()
-    params = traverse_util.unflatten_dict(arrays, sep=".")
+    params = unflatten(arrays)
 
     @jax.jit
     def detect(*image):
-        return nnx.merge(graphdef, params).detect(*image)
+        model = nnx.merge(graphdef, params)
+        return model.detect(model(*image))
 
     return detect
 

@@ -1,4 +1,4 @@
-"""A batch is the mean of its images, however it is divided: in time or over devices."""
+"""A batch is the mean of its images, however it is split: in time or over devices."""
 
 import functools
 import os
@@ -13,8 +13,11 @@ import pytest
 
 from frcnn_jax import distributed
 from frcnn_jax.config import OptimizerConfig
-from frcnn_jax.training.step import init_detector, init_state, make_train_step
+from frcnn_jax.models.parameters import abstract_detector, flatten, random_params
+from frcnn_jax.training.step import init_state, make_train_step
 from tests.helpers import tiny
+
+pytestmark = pytest.mark.slow
 
 BATCH_SIZE = 8
 
@@ -25,13 +28,13 @@ PLAIN = OptimizerConfig(
 
 
 @functools.cache
-def structure():
-    return init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
+def initial_params():
+    return random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
 
 
 @functools.cache
 def train_step(micro_batches: int):
-    graphdef, _ = structure()
+    graphdef, _ = abstract_detector(tiny.MODEL, tiny.NUM_CLASSES)
     return make_train_step(
         graphdef,
         tiny.make_optimizer(PLAIN),
@@ -42,16 +45,16 @@ def train_step(micro_batches: int):
 
 def losses_and_gradient(batch, micro_batches=1):
     """Losses of every image, and the gradient by parameter."""
-    params = jax.tree.map(jnp.copy, structure()[1])
+    params = jax.tree.map(jnp.copy, initial_params())
     state = init_state(params, tiny.make_optimizer(PLAIN), 0, has_ema=False)
     mesh = distributed.make_mesh()
     batch = distributed.shard_batch(batch, mesh)
     after, metrics = train_step(micro_batches)(
         distributed.replicate(state, mesh), batch
     )
-    gradient = jax.tree.map(lambda old, new: old - new, structure()[1], after.params)
+    gradient = jax.tree.map(lambda old, new: old - new, initial_params(), after.params)
     losses = [np.asarray(values) for values in metrics.losses]
-    return losses, tiny.by_name(gradient)
+    return losses, flatten(gradient)
 
 
 def assert_alike(losses, gradient, expected_losses, expected_gradient):

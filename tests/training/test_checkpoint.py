@@ -1,4 +1,4 @@
-"""Checkpoints keep how the detector's pixels are preprocessed, and insist on it."""
+"""Checkpoints hold a detector's spec, and insist on its preprocessing."""
 
 import dataclasses
 import json
@@ -13,8 +13,11 @@ import pytest
 from frcnn_jax.config.loading import save_config
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
-from frcnn_jax.training import checkpoint, loop
-from frcnn_jax.training.step import init_detector, make_state
+from frcnn_jax.evaluation import evaluate
+from frcnn_jax.models.parameters import random_params
+from frcnn_jax.training import checkpoint, train
+from frcnn_jax.training.step import init_state
+from frcnn_jax.weights.checkpoints import read_checkpoint
 from tests.helpers import tiny
 
 CAFFE = PREPROCESSINGS["caffe"]
@@ -24,12 +27,17 @@ STATE = init_state(PARAMS, OPTIMIZER, seed=3, has_ema=True)._replace(step=jnp.in
 
 
 def save(folder, state=STATE, preprocessing=CAFFE) -> None:
-    tiny.save_checkpoint(folder, state, preprocessing)
+    tiny.save_checkpoint(folder, state, spec_with(preprocessing))
+
+
+def spec_with(preprocessing):
+    model = dataclasses.replace(tiny.MODEL, **dataclasses.asdict(preprocessing))
+    return dataclasses.replace(tiny.SPEC, model=model)
 
 
 def restore(folder, preprocessing, state=STATE):
     with checkpoint.open_checkpoints(folder) as checkpoints:
-        return checkpoint.restore_latest(checkpoints, state, preprocessing)
+        return checkpoint.restore_latest(checkpoints, state, spec_with(preprocessing))
 
 
 def without_key(state):
@@ -54,20 +62,21 @@ def test_state_and_progress_come_back_bit_for_bit(has_ema, tmp_path):
 @pytest.mark.parametrize("name", PREPROCESSINGS)
 def test_detector_comes_back_with_its_preprocessing(name, tmp_path):
     save(tmp_path, preprocessing=PREPROCESSINGS[name])
-    detector = checkpoint.read_detector(tmp_path)
-    assert detector.preprocessing == PREPROCESSINGS[name]
-    assert detector.path == tmp_path / "checkpoints" / "7"
+    weights = read_checkpoint(tmp_path)
+    assert weights.preprocessing == PREPROCESSINGS[name]
+    assert weights.spec == spec_with(PREPROCESSINGS[name])
+    assert weights.source == str(tmp_path / "checkpoints" / "7")
     np.testing.assert_array_equal(
-        detector.params["head"]["fc6"]["kernel"], PARAMS["head"]["fc6"]["kernel"]
+        weights.arrays["head.fc6.kernel"], PARAMS["head"]["fc6"]["kernel"]
     )
 
 
 def test_folder_without_a_checkpoint_has_no_state_and_no_detector(tmp_path):
-    assert restore(tmp_path, CAFFE) is None
+    assert not checkpoint.exists(tmp_path)
     with pytest.raises(UserError, match="no checkpoint there yet"):
-        checkpoint.read_detector(tmp_path)
+        read_checkpoint(tmp_path)
     with pytest.raises(UserError, match="no checkpoint there yet"):
-        checkpoint.read_detector(tmp_path / "none")
+        read_checkpoint(tmp_path / "none")
 
 
 def test_run_with_another_preprocessing_is_refused(tmp_path):
@@ -82,24 +91,24 @@ def test_run_with_another_preprocessing_is_refused(tmp_path):
 
 def test_evaluation_with_another_preprocessing_is_refused(tmp_path):
     save_config(tiny.CONFIG, tmp_path / "config.json")  # torchvision's
-    _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
+    params = random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
     save(tmp_path, init_state(params, OPTIMIZER, 0, has_ema=False))
     with pytest.raises(UserError, match=r"was trained with pixels BGR, .*config\.json"):
-        loop.evaluate(tmp_path)
+        evaluate.evaluate_run(tmp_path)
 
 
 def test_training_is_not_continued_with_another_preprocessing(tmp_path):
     # The run's own config.json says the same, so only the checkpoint can tell.
     config = dataclasses.replace(tiny.CONFIG, work_dir=str(tmp_path))
     save_config(config, tmp_path / "config.json")
-    _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)
+    params = random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
     optimizer = tiny.make_optimizer(config.optimizer)
     save(tmp_path, init_state(params, optimizer, 0, has_ema=False))
     with pytest.raises(UserError, match="was trained with pixels BGR"):
-        loop.train(config)
+        train.train(config)
 
 
-def test_checkpoint_without_preprocessing_is_refused_in_one_line(tmp_path):
+def test_checkpoint_without_a_spec_is_refused_in_one_line(tmp_path):
     with checkpoint.open_checkpoints(tmp_path) as checkpoints:
         optimizer = {"step": STATE.step, "opt_state": STATE.opt_state}
         args = ocp.args.Composite(
@@ -110,7 +119,7 @@ def test_checkpoint_without_preprocessing_is_refused_in_one_line(tmp_path):
         checkpoints.wait_until_finished()
     for read in (
         lambda: restore(tmp_path, CAFFE),
-        lambda: checkpoint.read_detector(tmp_path),
+        lambda: read_checkpoint(tmp_path),
     ):
         with pytest.raises(UserError) as error:
             read()
@@ -118,15 +127,22 @@ def test_checkpoint_without_preprocessing_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "content", ["", "null", "{}", '{"channel_order": "RGB"}', "[1]"]
-)
-def test_damaged_preprocessing_is_refused_in_one_line(content, tmp_path):
+@pytest.mark.parametrize("content", ["", "null", "{}", '{"class_names": ["a"]}', "[1]"])
+def test_damaged_spec_is_refused_in_one_line(content, tmp_path):
     save(tmp_path)
-    (path,) = (tmp_path / "checkpoints/7/preprocessing").glob("metadata*")
-    assert json.loads(path.read_text())["channel_order"] == "BGR"
+    (path,) = (tmp_path / "checkpoints/7/detector").glob("metadata*")
+    assert json.loads(path.read_text())["model"]["channel_order"] == "BGR"
     path.write_text(content)
     with pytest.raises(UserError) as error:
-        checkpoint.read_detector(tmp_path)
+        read_checkpoint(tmp_path)
     assert f"{tmp_path}/checkpoints/7: " in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_checkpoint_of_an_earlier_version_is_refused_with_what_to_do(tmp_path):
+    save(tmp_path)
+    folder = tmp_path / "checkpoints/7"
+    (folder / "detector").rename(folder / "preprocessing")
+    for read in (lambda: restore(tmp_path, CAFFE), lambda: read_checkpoint(tmp_path)):
+        with pytest.raises(UserError, match=r"no class names.* train again in a new"):
+            read()

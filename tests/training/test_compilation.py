@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 
 from frcnn_jax import distributed
-from frcnn_jax.data import loader
+from frcnn_jax.data.loader import TrainLoader
 from frcnn_jax.data.sources import open_source
-from frcnn_jax.training.compilation import compile_steps, enable_compilation_cache
+from frcnn_jax.distributed import enable_compilation_cache
+from frcnn_jax.training.compilation import compile_steps
 from tests.helpers import tiny
 
 CANVASES = ((64, 64), (64, 80))
 CACHE_OPTIONS = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs")
 
-# Compiles a few programs; tells how many of them came from a cache.
+# Compiles a few programs, and prints how many of them came from a cache.
 PROGRAM = """
 import sys
 import jax, jax.numpy as jnp
-from frcnn_jax.training.compilation import enable_compilation_cache
+from frcnn_jax.distributed import enable_compilation_cache
 
 enable_compilation_cache(sys.argv[1])
 events = []
@@ -74,10 +75,11 @@ def test_each_canvas_is_compiled_once_and_fits_the_batches(compilations):
 def test_canvas_that_no_image_takes_is_not_used():
     source = open_source(tiny.DATA, "train")
     data = dataclasses.replace(tiny.DATA, canvases=CANVASES)
-    assert loader.used_canvases(source, data) == CANVASES[:1]
+    loader = TrainLoader(source, data, batch_size=1, seed=0)
+    assert loader.canvases == CANVASES[:1]
 
 
-def test_seconds_and_memory_are_told_for_each_canvas(caplog):
+def test_seconds_and_memory_are_logged_for_each_canvas(caplog):
     with caplog.at_level(logging.INFO, "frcnn_jax"):
         compile_toy(CANVASES)
     for (height, width), line in zip(CANVASES, caplog.messages, strict=True):

@@ -12,31 +12,35 @@ from pathlib import Path
 
 import jax
 import pytest
-from frcnn_jax.training.validation import BEST
 
-from benchmarks.kills import hash_checkpoint
-from frcnn_jax import cli, convert
+from frcnn_jax import cli, distributed, run_dir
 from frcnn_jax.config import ResumeConfig
 from frcnn_jax.config.loading import read_config
-from frcnn_jax.data import loader
 from frcnn_jax.errors import UserError
-from frcnn_jax.training import checkpoint, loop, run_dir
-from frcnn_jax.training import run as run_module
-from frcnn_jax.training.step import abstract_detector, make_state
+from frcnn_jax.evaluation import evaluate
+from frcnn_jax.models.parameters import abstract_detector
+from frcnn_jax.training import checkpoint, train
+from frcnn_jax.training.step import init_state
+from frcnn_jax.weights import convert
+from frcnn_jax.weights.checkpoints import BEST_METRIC, read_checkpoint
 from tests.helpers import runs, tiny
+from tests.helpers.run_files import hash_checkpoint, repeatable_rows
 
 ALLOW = ResumeConfig(allow_changes=True)
 
 # Threads of TensorStore's that still read when another has met damage.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*Exception ignored.*:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore:.*Exception ignored.*:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    loop.train(runs.config_in(folder))
+    train.train(runs.config_in(folder))
     return folder
 
 
@@ -52,29 +56,31 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def refuse(config) -> str:
     """Trains, which has to fail with one line; returns it."""
     with pytest.raises(UserError) as error:
-        loop.train(config)
+        train.train(config)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def test_sigterm_saves_its_step_and_the_run_goes_on_to_the_bit(whole, tmp_path, caplog):
+def test_sigterm_saves_its_step_and_the_run_continues_to_the_bit(
+    whole, tmp_path, caplog
+):
     config = runs.config_in(tmp_path)
     with runs.at_step(3, runs.terminate), caplog.at_level("INFO"):
-        assert loop.train(config) is None
+        assert train.train(config) is None
     assert f"stopped by SIGTERM; saved step 3 of {tmp_path}" in caplog.text
     assert steps(tmp_path) == {"2", "3"}
-    loop.train(config)
+    train.train(config)
     runs.assert_same(tmp_path, whole)
 
 
 KINDS = {
     "parameters": "params/ocdbt.process_0/d/*",
     "moving mean": "ema/ocdbt.process_0/d/*",
-    "optimiser": "optimizer/ocdbt.process_0/d/*",
+    "optimizer": "optimizer/ocdbt.process_0/d/*",
     "index": "params/manifest.ocdbt",
     "shapes": "optimizer/_METADATA",
     "progress": "progress/metadata",
-    "preprocessing": "preprocessing/metadata",
+    "detector": "detector/metadata",
 }
 
 
@@ -99,9 +105,7 @@ def restore(folder: Path):
         jax.eval_shape(make, shapes), distributed.make_mesh()
     )
     with checkpoint.open_checkpoints(folder, 5) as checkpoints:
-        return checkpoint.restore_latest(
-            checkpoints, expected, config.model.preprocessing
-        )
+        return checkpoint.restore_latest(checkpoints, expected, tiny.SPEC)
 
 
 @pytest.mark.parametrize("how", ["cut off", "gone"])
@@ -145,7 +149,7 @@ def test_run_goes_on_from_before_damage_and_an_unfinished_write(whole, tmp_path)
         folder / "checkpoints/2", folder / "checkpoints/6.orbax-checkpoint-tmp"
     )
     damage(folder, KINDS["parameters"], "cut off")
-    loop.train(runs.config_in(folder))
+    train.train(runs.config_in(folder))
     assert steps(folder) == {"2", "4", "6", "damaged-6"}
     runs.assert_same(folder, whole)
 
@@ -155,7 +159,7 @@ def test_damage_to_the_only_checkpoint_deletes_nothing(whole, tmp_path):
     shutil.copytree(whole, folder)
     shutil.rmtree(folder / "checkpoints/2")
     shutil.rmtree(folder / "checkpoints/4")
-    damage(folder, KINDS["optimiser"], "cut off")
+    damage(folder, KINDS["optimizer"], "cut off")
     before = contents(folder)
     assert refuse(runs.config_in(folder)).startswith(
         f"{folder}/checkpoints/6: cannot be read: "
@@ -177,7 +181,7 @@ def test_full_disk_ends_with_one_line_and_the_run_goes_on_later(whole, tmp_path)
         "the earlier ones are intact"
     )
     assert hash_checkpoint(folder) == before
-    loop.train(runs.config_in(folder))
+    train.train(runs.config_in(folder))
     runs.assert_same(folder, whole)
 
 
@@ -206,8 +210,8 @@ def test_killed_data_worker_ends_the_run_which_goes_on_without(tmp_path):
     with runs.at_step(3, kill_workers):
         assert refuse(config).startswith("a data worker process died")
     data = dataclasses.replace(data, num_workers=0)
-    assert loop.train(dataclasses.replace(config, data=data))
-    assert [row["step"] for row in runs.rows(tmp_path)] == ["7", "14"]
+    assert train.train(dataclasses.replace(config, data=data))
+    assert [row["step"] for row in repeatable_rows(tmp_path)] == ["7", "14"]
 
 
 @pytest.mark.parametrize(
@@ -230,12 +234,12 @@ def test_only_changes_of_the_result_hinder_a_resume(
     else:
         config = dataclasses.replace(config, **{field: value})
     if difference is None:
-        assert run_dir.find_run(config) == config
+        assert run_dir.match_stored_config(config) == config
     else:
         with pytest.raises(UserError, match=difference):
-            run_dir.find_run(config)
+            run_dir.match_stored_config(config)
         config = dataclasses.replace(config, resume=ALLOW)
-        assert run_dir.find_run(config) == config
+        assert run_dir.match_stored_config(config) == config
 
 
 def test_allowed_change_is_made_and_stored(whole, tmp_path):
@@ -243,15 +247,15 @@ def test_allowed_change_is_made_and_stored(whole, tmp_path):
     shutil.copytree(whole, folder)
     config = runs.config_in(folder, num_steps=7)
     assert "num_steps: 6 there, 7 now" in refuse(config)
-    loop.train(dataclasses.replace(config, resume=ALLOW))
+    train.train(dataclasses.replace(config, resume=ALLOW))
     assert read_config(folder / "config.json") == config
-    assert [row["step"] for row in runs.rows(folder)] == ["2", "4", "6", "7"]
-    assert runs.rows(folder)[:3] == runs.rows(whole)
+    assert [row["step"] for row in repeatable_rows(folder)] == ["2", "4", "6", "7"]
+    assert repeatable_rows(folder)[:3] == repeatable_rows(whole)
 
 
 def test_run_on_other_training_data_is_refused(whole, monkeypatch):
     before = contents(whole)
-    monkeypatch.setattr(pipeline, "fingerprint", lambda _: "0123456789abcdef")
+    monkeypatch.setattr(train, "fingerprint", lambda _: "0123456789abcdef")
     assert "other training data (fingerprint" in refuse(runs.config_in(whole))
     assert contents(whole) == before
 
@@ -262,25 +266,24 @@ def test_resumed_run_needs_its_pretrained_weights_no_more(whole, tmp_path, monke
     model = dataclasses.replace(tiny.MODEL, pretrained=str(weights))
     config = runs.config_in(tmp_path / "run", num_steps=2, model=model)
     with runs.at_step(1, runs.terminate):
-        assert loop.train(config) is None
+        assert train.train(config) is None
     weights.unlink()
-    for module in (loop, run_module):
-        monkeypatch.delattr(module, "init_params")
-    assert loop.train(config)
+    monkeypatch.delattr(train, "init_params")
+    assert train.train(config)
 
 
 def test_best_validated_checkpoint_stays_beside_the_latest(tmp_path, monkeypatch):
     figures = iter([0.25, 0.5, 0.125])
     monkeypatch.setattr(
-        run_module, "make_validate", lambda *_: lambda _: {BEST: next(figures)}
+        train, "make_validate", lambda *_: lambda _: {BEST_METRIC: next(figures)}
     )
-    loop.train(runs.config_in(tmp_path, max_to_keep=1))
+    train.train(runs.config_in(tmp_path, max_to_keep=1))
     assert steps(tmp_path) == {"4", "6"}
     for step, name in (("best", "4"), ("latest", "6"), (4, "4")):
-        assert checkpoint.read_detector(tmp_path, step).path.name == name
-    best = loop.evaluate(tmp_path, step="best")
+        assert Path(read_checkpoint(tmp_path, step).source).name == name
+    best = evaluate.evaluate_run(tmp_path, step="best")
     assert best == json.loads((tmp_path / "evaluation.json").read_text())
-    assert loop.evaluate(tmp_path, step=4) == best
+    assert evaluate.evaluate_run(tmp_path, step=4) == best
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,21 @@
-"""What a run starts from."""
+"""Initial parameters of a run."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
+from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.data.sources import open_source
+from frcnn_jax.data.sources.shapes import CLASS_NAMES
 from frcnn_jax.errors import UserError
-from frcnn_jax.training import loop
+from frcnn_jax.evaluation.evaluate import evaluate_pretrained
+from frcnn_jax.models.parameters import flatten, random_params
+from frcnn_jax.training import train
 from frcnn_jax.training.init import init_params
-from frcnn_jax.training.step import init_detector
 from frcnn_jax.weights.exporting import save_weights
-from frcnn_jax.weights.record import trained_weights
+from frcnn_jax.weights.record import OWN_FORMAT, Weights
 from tests.helpers import tiny
 from tests.helpers.containers import assert_same
 
@@ -27,18 +30,19 @@ def source():
 @pytest.fixture(scope="module")
 def detector() -> dict[str, np.ndarray]:
     """Parameters of another seed than the config's."""
-    _, params = init_detector(tiny.MODEL, tiny.NUM_CLASSES, 1)
-    return tiny.by_name(params)
+    return flatten(random_params(tiny.MODEL, tiny.NUM_CLASSES, 1))
 
 
 @pytest.fixture
 def config_with(tmp_path):
-    """A config that starts from a file of these arrays, made for Caffe's colours."""
+    """A config that starts from a file of these arrays, made for Caffe's colors."""
 
     def config_with(arrays, **fields):
-        weights = trained_weights("test", arrays, CAFFE, tiny.MODEL)
-        if "rpn.conv.kernel" not in arrays:
-            weights = dataclasses.replace(weights, model=dataclasses.asdict(CAFFE))
+        is_detector = "rpn.conv.kernel" in arrays
+        names = CLASS_NAMES[: len(arrays["head.score.bias"]) - 1] if is_detector else ()
+        model = dataclasses.replace(tiny.MODEL, **dataclasses.asdict(CAFFE))
+        spec = make_spec(model, tiny.DATA, names) if is_detector else None
+        weights = Weights("test", OWN_FORMAT, "", arrays, (), CAFFE, spec)
         path = tmp_path / "weights.safetensors"
         save_weights(weights, path)
         model = dataclasses.replace(tiny.MODEL, pretrained=str(path), **fields)
@@ -49,16 +53,16 @@ def config_with(tmp_path):
 
 
 def test_without_weights_the_seed_decides(source):
-    config, _, params = init_params(tiny.CONFIG, source)
+    config, params = init_params(tiny.CONFIG, source)
     assert config == tiny.CONFIG
-    _, expected = init_detector(tiny.MODEL, tiny.NUM_CLASSES, tiny.CONFIG.seed)
-    assert_same(tiny.by_name(params), tiny.by_name(expected))
+    expected = random_params(tiny.MODEL, tiny.NUM_CLASSES, tiny.CONFIG.seed)
+    assert_same(flatten(params), flatten(expected))
 
 
-def test_whole_detector_is_taken_as_it_is(config_with, detector, source, caplog):
+def test_whole_detector_is_used_unchanged(config_with, detector, source, caplog):
     caplog.set_level("INFO")
-    config, _, params = init_params(config_with(detector), source, whole=True)
-    assert_same(tiny.by_name(params), detector)
+    config, params = init_params(config_with(detector), source)
+    assert_same(flatten(params), detector)
     assert config.model.preprocessing == CAFFE
     assert "missing, random: nothing" in caplog.text
 
@@ -66,9 +70,9 @@ def test_whole_detector_is_taken_as_it_is(config_with, detector, source, caplog)
 def test_missing_layers_start_from_the_seed(config_with, detector, source):
     names = [name for name in detector if name.startswith("backbone.")]
     arrays = {name: detector[name] for name in names}
-    _, _, params = init_params(config_with(arrays), source)
-    _, random = init_detector(tiny.MODEL, tiny.NUM_CLASSES, tiny.CONFIG.seed)
-    assert_same(tiny.by_name(params), tiny.by_name(random) | arrays)
+    _, params = init_params(config_with(arrays), source)
+    random = random_params(tiny.MODEL, tiny.NUM_CLASSES, tiny.CONFIG.seed)
+    assert_same(flatten(params), flatten(random) | arrays)
 
 
 def test_other_classes_are_refused_only_where_all_is_needed(
@@ -80,8 +84,8 @@ def test_other_classes_are_refused_only_where_all_is_needed(
             detector = detector | {f"{name}.{kind}": array[..., :4]}
     config = config_with(detector)
     with pytest.raises(UserError, match=r"no head\.delta\.bias for 6 classes"):
-        init_params(config, source, whole=True)
-    _, _, params = init_params(config, source)
+        evaluate_pretrained(config)
+    _, params = init_params(config, source)
     np.testing.assert_array_equal(
         params["rpn"]["score"]["kernel"], detector["rpn.score.kernel"]
     )
@@ -102,5 +106,5 @@ def test_contradicting_config_leaves_no_run_directory(
     fields = dataclasses.asdict(CAFFE) | {field: value}
     config = config_with(detector, **fields)
     with pytest.raises(UserError, match=f"model.{field} is "):
-        loop.train(config)
+        train.train(config)
     assert not (tmp_path / "run").exists()

@@ -1,11 +1,15 @@
-"""A run that is killed goes on as if it had not been, to the bit."""
+"""A killed run continues as if nothing had happened, to the bit."""
 
 import subprocess
 import time
 
-from benchmarks.kills import has_logged, is_saving_after
-from frcnn_jax.training import loop
+import pytest
+
+from frcnn_jax.training import train
 from tests.helpers import runs
+from tests.helpers.run_files import has_logged, is_saving_after
+
+pytestmark = pytest.mark.slow
 
 
 def kill(folder, has_come) -> None:
@@ -21,9 +25,9 @@ def kill(folder, has_come) -> None:
 
 def test_twice_killed_run_equals_the_whole_one_bit_for_bit(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    loop.train(runs.config_in(whole))
+    train.train(runs.config_in(whole))
     kill(killed, is_saving_after(4))
     assert not (killed / "evaluation.json").exists()
     kill(killed, has_logged(6))  # about to write the last one, or writing
-    loop.train(runs.config_in(killed))
+    train.train(runs.config_in(killed))
     runs.assert_same(killed, whole)

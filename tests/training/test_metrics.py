@@ -7,7 +7,7 @@ import pytest
 
 from frcnn_jax.errors import UserError
 from frcnn_jax.models import Losses
-from frcnn_jax.training.metrics import LOSSES, NUM_HARDEST, Watch
+from frcnn_jax.training.metrics import NUM_HARDEST, MetricsAccumulator
 from frcnn_jax.training.step import Metrics
 
 IMAGE_IDS = [f"image{index:02d}" for index in range(20)]
@@ -56,7 +56,7 @@ def test_row_holds_the_means_over_steps_of_the_means_over_images():
     )
     watch.add(2, make_metrics([2, 3], rpn_localization_loss=0.5, num_positive_rois=6))
     row = watch.close(2)
-    assert list(row)[:5] == ["loss", *LOSSES]
+    assert list(row)[:5] == ["loss", *Losses._fields]
     assert row["roi_classification_loss"] == 1.0
     assert row["rpn_localization_loss"] == 0.25
     assert row["loss"] == 1.25
@@ -147,9 +147,9 @@ def test_run_ends_in_one_line_after_max_bad_steps():
 def random_metrics(step):
     """Losses with digits to lose; steps 3 and 8 are bad; batches of four."""
     rng = np.random.default_rng(step)
-    losses = {name: rng.random(4) for name in LOSSES}
+    losses = {name: rng.random(4) for name in Losses._fields}
     if is_bad := step in (3, 8):
-        losses[LOSSES[0]][1] = np.nan
+        losses[Losses._fields[0]][1] = np.nan
     return make_metrics(
         [(4 * step + row) % len(IMAGE_IDS) for row in range(4)],
         num_bad_steps=(step >= 3) + (step >= 8),

@@ -1,6 +1,6 @@
 """Many processes, and many devices, make the run that one of them makes.
 
-The processes are real ones on this machine; with little optimisation, so that they
+The processes are real ones on this machine; with little optimization, so that they
 compile quickly.
 """
 
@@ -22,18 +22,22 @@ from jax.sharding import AbstractMesh
 from frcnn_jax import distributed
 from frcnn_jax.config import Config, DistributedConfig
 from frcnn_jax.errors import UserError
-from frcnn_jax.training.checkpoint import read_detector
-from tests.helpers import tiny
+from frcnn_jax.weights.checkpoints import read_checkpoint
+from tests.helpers.run_files import TIMES, read_rows
 
 ROOT = Path(__file__).parents[2]
-TIMES = {"images_per_second", "input_wait_share"}
 MINUTES = 60.0
+
+pytestmark = pytest.mark.slow
 
 # More detections than tests.tiny has, so that some of them are right so early.
 CONFIG = """
 import dataclasses
 from frcnn_jax.config import DetectionConfig
+from frcnn_jax.weights.checkpoints import read_checkpoint
 from tests.helpers import tiny
+from tests.helpers.run_files import TIMES, read_rows
+from tests.helpers.run_files import TIMES, read_rows
 
 def get_config():
     data = dataclasses.replace(tiny.DATA, validation_split="test")
@@ -120,15 +124,14 @@ def wait_until(condition, process) -> None:
         time.sleep(0.05)
 
 
+def rows_without_times(work_dir: Path) -> list[dict[str, float]]:
+    rows = read_rows(work_dir)
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
 def steps_in(work_dir: Path) -> list[int]:
     names = [path.name for path in (work_dir / "checkpoints").iterdir()]
     return sorted(int(name) for name in names if name.isdecimal())
-
-
-def read_rows(work_dir: Path) -> list[dict[str, float]]:
-    lines = (work_dir / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
 def read_evaluation(work_dir: Path) -> dict:
@@ -172,21 +175,21 @@ def test_sigterm_to_one_process_saves_and_ends_both(shared):
 
 def test_two_processes_make_the_run_of_one(whole, shared):
     work_dir, _, _ = shared
-    rows, expected_rows = read_rows(work_dir), read_rows(whole)
+    rows, expected_rows = map(rows_without_times, (work_dir, whole))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     for row, expected in zip(rows, expected_rows, strict=True):
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    params = tiny.by_name(read_detector(work_dir).params)
-    for name, expected in tiny.by_name(read_detector(whole).params).items():
+    params = read_checkpoint(work_dir).arrays
+    for name, expected in read_checkpoint(whole).arrays.items():
         np.testing.assert_allclose(params[name], expected, rtol=1e-3, atol=1e-5)
     assert read_evaluation(work_dir) == read_evaluation(whole)
     assert read_evaluation(whole)["voc07_map"] > 0.0
 
 
-def test_only_the_first_process_tells_anything(shared):
+def test_only_the_first_process_prints_and_logs(shared):
     _, *runs = shared
-    for (told, messages), (others, other_messages) in runs:
-        assert "step " in told
+    for (printed, messages), (others, other_messages) in runs:
+        assert "step " in printed
         assert "compiled in" in messages
         # What JAX itself says has its own marks.
         assert not [line for line in others.splitlines() if "[Gloo]" not in line]
@@ -211,7 +214,7 @@ def test_run_of_eight_devices_is_continued_and_read_by_one(commands):
     work_dir = commands.folder / "eight"
     assert [row["step"] for row in read_rows(work_dir)] == [1, 2, 3]
     assert jax.device_count() == 1
-    read_detector(work_dir)
+    read_checkpoint(work_dir)
 
 
 def test_processes_of_different_configs_are_refused(commands):
@@ -244,7 +247,7 @@ cli._exit_cleanly(function)
 """
     (_, other), (_, own) = end(*in_two(commands, program), code=2)
     assert own == "error: no such folder\n"
-    assert other == "error: process 1 cannot start, see what it says\n"
+    assert other == "error: process 1 cannot start, see its message\n"
 
 
 @pytest.mark.parametrize("killed", [0, 1])

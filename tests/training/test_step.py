@@ -9,14 +9,16 @@ import pytest
 
 from frcnn_jax import distributed
 from frcnn_jax.config import OptimizerConfig
-from frcnn_jax.training.step import init_detector, init_state, make_train_step
+from frcnn_jax.models.parameters import abstract_detector, random_params
+from frcnn_jax.training.step import init_state, make_train_step
 from tests.helpers import tiny
 
 EMA_DECAY = 0.75
 
 
 def make_detector(model):
-    graphdef, params = init_detector(model, tiny.NUM_CLASSES, 0)
+    graphdef, _ = abstract_detector(model, tiny.NUM_CLASSES)
+    params = random_params(model, tiny.NUM_CLASSES, 0)
     optimizer = tiny.make_optimizer(OptimizerConfig(name="adam"))
     mesh = distributed.make_mesh()
 
@@ -47,7 +49,7 @@ def assert_equal(tree, other):
         np.testing.assert_array_equal(a, b)
 
 
-def learn_by_heart(detector, batch, num_steps):
+def memorize(detector, batch, num_steps):
     """Trains on one batch; returns the last state and the loss of each step."""
     train_step, new_state = detector
     state, losses = new_state(), []
@@ -57,16 +59,17 @@ def learn_by_heart(detector, batch, num_steps):
     return state, losses
 
 
-def test_one_image_can_be_learned_by_heart(detector, batch):
-    state, losses = learn_by_heart(detector, batch, 60)
+def test_one_image_can_be_memorized(detector, batch):
+    state, losses = memorize(detector, batch, 60)
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     assert int(state.step) == 60
     assert int(state.num_bad_steps) == 0
 
 
-def test_one_image_can_be_learned_by_heart_in_bfloat16(batch):
+@pytest.mark.slow
+def test_one_image_can_be_memorized_in_bfloat16(batch):
     model = dataclasses.replace(tiny.MODEL, compute_dtype="bfloat16")
-    state, losses = learn_by_heart(make_detector(model), batch, 40)
+    state, losses = memorize(make_detector(model), batch, 40)
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
 
@@ -119,13 +122,13 @@ def test_step_that_is_not_finite_changes_nothing_and_is_counted(detector, batch)
     assert_equal(after.ema, before.ema)
     assert int(after.step) == 1
     assert int(after.num_bad_steps) == 1
-    # And training goes on.
+    # And training continues.
     after, metrics = train_step(after, batch)
     assert metrics.is_finite
     assert int(after.num_bad_steps) == 1
 
 
-def test_filler_of_a_batch_has_no_part(detector, batch):
+def test_padding_images_are_excluded(detector, batch):
     train_step, new_state = detector
     half = batch._replace(image_mask=jnp.array([True, False]))
     twice = jax.tree.map(lambda x: jnp.repeat(x[:1], 2, axis=0), batch)

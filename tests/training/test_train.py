@@ -7,31 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frcnn_jax import convert
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
-from frcnn_jax.training import checkpoint, loop
+from frcnn_jax.evaluation import evaluate
+from frcnn_jax.training import checkpoint, train
 from frcnn_jax.training.init import init_params
+from frcnn_jax.weights import convert
 from tests.helpers import tiny
-
-TIMES = {"images_per_second", "input_wait_share"}
+from tests.helpers.run_files import read_rows, repeatable_rows
 
 
 def config_in(folder: Path, **changes):
     return dataclasses.replace(tiny.CONFIG, work_dir=str(folder), **changes)
 
 
-def read_rows(folder: Path) -> list[dict[str, float]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    return folder, loop.train(config_in(folder))
+    return folder, train.train(config_in(folder))
 
 
 def test_run_directory_holds_what_scripts_rely_on(run):
@@ -71,27 +65,27 @@ def test_resumed_run_equals_the_whole_one_bit_for_bit(run, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save_and_die)
         with pytest.raises(KilledError):
-            loop.train(config)
+            train.train(config)
     # A row that the kill left behind, and one it cut off.
     with (tmp_path / "resumed/metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "loss": 9.0}\n{"step": 6, "lo')
-    evaluation = loop.train(config)
+    evaluation = train.train(config)
 
-    assert read_rows(tmp_path / "resumed") == read_rows(run[0])
+    assert repeatable_rows(tmp_path / "resumed") == repeatable_rows(run[0])
     assert evaluation == run[1]
 
 
 def test_finished_run_is_only_evaluated_again(run):
     folder, evaluation = run
     before = (folder / "metrics.jsonl").read_bytes()
-    assert loop.train(config_in(folder)) == evaluation
+    assert train.train(config_in(folder)) == evaluation
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_evaluation_on_demand_equals_that_after_training(run):
     folder, evaluation = run
     (folder / "evaluation.json").unlink()
-    assert loop.evaluate(folder) == evaluation
+    assert evaluate.evaluate_run(folder) == evaluation
     assert (folder / "evaluation.json").exists()
 
 
@@ -101,50 +95,50 @@ def test_exported_detector_evaluates_as_its_run(run, tmp_path):
     pretrained = str(tmp_path / "detector.safetensors")
     model = dataclasses.replace(tiny.MODEL, pretrained=pretrained)
     config = config_in(tmp_path / "evaluation", model=model)
-    assert loop.evaluate_pretrained(config) == evaluation
+    assert evaluate.evaluate_pretrained(config) == evaluation
     assert (tmp_path / "evaluation" / "evaluation.json").exists()
 
 
 def test_evaluation_takes_another_split(run):
     folder, evaluation = run
-    on_train = loop.evaluate(folder, "train")
+    on_train = evaluate.evaluate_run(folder, "train")
     assert on_train["per_class"] != evaluation["per_class"]
-    loop.evaluate(folder)
+    evaluate.evaluate_run(folder)
     with pytest.raises(UserError, match="nonsense"):
-        loop.evaluate(folder, "nonsense")
+        evaluate.evaluate_run(folder, "nonsense")
 
 
 def test_run_of_another_config_is_refused_with_the_changes(run):
     folder, _ = run
     before = (folder / "config.json").read_bytes()
     with pytest.raises(UserError, match="seed: 0 there, 1 now"):
-        loop.train(config_in(folder, seed=1))
+        train.train(config_in(folder, seed=1))
     assert (folder / "config.json").read_bytes() == before
 
 
 def test_missing_data_leaves_no_run_directory(tmp_path):
     data = dataclasses.replace(tiny.DATA, source="voc", root=str(tmp_path / "none"))
     with pytest.raises(UserError, match="none"):
-        loop.train(config_in(tmp_path / "run", data=data))
+        train.train(config_in(tmp_path / "run", data=data))
     assert not (tmp_path / "run").exists()
 
 
 def test_unfit_weights_leave_no_run_directory(tmp_path):
     model = dataclasses.replace(tiny.MODEL, pretrained=str(tmp_path / "none.npz"))
     with pytest.raises(UserError, match=r"none\.npz"):
-        loop.train(config_in(tmp_path / "run", model=model))
+        train.train(config_in(tmp_path / "run", model=model))
     assert not (tmp_path / "run").exists()
 
 
 def test_unwritable_run_directory_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
-        loop.train(config_in(tmp_path / "file" / "run"))
+        train.train(config_in(tmp_path / "file" / "run"))
 
 
 def test_empty_run_directory_cannot_be_evaluated(tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
-        loop.evaluate(tmp_path)
+        evaluate.evaluate_run(tmp_path)
 
 
 def test_partially_pretrained_start_uses_training_images(data_root, tmp_path):
@@ -164,8 +158,8 @@ def test_partially_pretrained_start_uses_training_images(data_root, tmp_path):
         pretrained=str(data_root / "vgg16/vgg16_caffe_conv1_to_conv3.npz"),
     )
     config = config_in(tmp_path, data=data, model=model)
-    settled, _, params = init_params(config, loop.open_sources(config)[0])
-    assert settled.model.preprocessing == PREPROCESSINGS["caffe"]
+    resolved, params = init_params(config, train.open_splits(config).train)
+    assert resolved.model.preprocessing == PREPROCESSINGS["caffe"]
     kernels = np.load(model.pretrained)
     np.testing.assert_array_equal(
         params["backbone"]["conv2_1"]["kernel"], kernels["conv2_1_W"]
@@ -176,5 +170,5 @@ def test_partially_pretrained_start_uses_training_images(data_root, tmp_path):
 def test_image_that_does_not_fit_leaves_no_run_directory(tmp_path):
     data = dataclasses.replace(tiny.DATA, max_objects=1)
     with pytest.raises(UserError, match="max_objects is 1"):
-        loop.train(config_in(tmp_path / "run", data=data))
+        train.train(config_in(tmp_path / "run", data=data))
     assert not (tmp_path / "run").exists()

@@ -10,10 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from frcnn_jax import drawing
+from frcnn_jax.data.records import ImageDetections
 from frcnn_jax.errors import UserError
-from frcnn_jax.evaluation.matching import ImageDetections
-from frcnn_jax.visualization.detections import draw_detections, plot_metrics
+from frcnn_jax.visualization import drawing
+from frcnn_jax.visualization.curves import plot_metrics
+from frcnn_jax.visualization.detections import draw_detections
 
 NAMES = ["cat", "dog"]
 GRAY = np.full((480, 640, 3), 128, np.uint8)  # large enough not to be enlarged
@@ -271,5 +272,9 @@ def test_plot_metrics_names_a_missing_file(tmp_path):
 
 
 def test_importing_does_not_import_matplotlib():
-    program = "import sys, frcnn_jax.visualization.detections; sys.exit('matplotlib' in sys.modules)"
+    program = (
+        "import sys\n"
+        "from frcnn_jax.visualization import curves, detections\n"
+        "sys.exit('matplotlib' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

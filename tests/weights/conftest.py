@@ -1,10 +1,12 @@
-"""The published Caffe kernel of conv1_1, and reading of arrays through a file."""
+"""Weight files to read and convert."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from frcnn_jax.weights.importing import read_weights
-from tests.helpers.containers import write_npz
+from tests.helpers.containers import FULL_WIDTH, write_npz, write_safetensors
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,14 @@ def read(tmp_path):
         return read_weights(str(path), **options)
 
     return read
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """A file to convert."""
+    return write_safetensors(tmp_path / "source.safetensors", FULL_WIDTH)
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    return tmp_path / "output.safetensors"

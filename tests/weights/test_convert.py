@@ -14,11 +14,11 @@ import pytest
 from frcnn_jax import cli
 from frcnn_jax.config.loading import save_config
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
-from frcnn_jax.training.step import init_detector, make_state
+from frcnn_jax.models.parameters import flatten, random_params
+from frcnn_jax.training.step import init_state
 from frcnn_jax.weights.importing import read_weights
 from tests.helpers import tiny
-from tests.convert.conftest import LAYERS
-from tests.helpers.containers import assert_same, write_npz
+from tests.helpers.containers import LAYERS, assert_same, write_npz
 
 
 def test_real_kernels_are_imported_with_a_report(data_root, output, capsys):
@@ -62,7 +62,7 @@ def test_unknown_layers_are_imported_with_preprocessing(tmp_path, output):
 
 @pytest.fixture(scope="module")
 def params():
-    return init_detector(tiny.MODEL, tiny.NUM_CLASSES, 0)[1]
+    return random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
 
 
 @pytest.fixture
@@ -71,17 +71,17 @@ def work_dir(params, tmp_path) -> Path:
     work_dir.mkdir()
     save_config(tiny.CONFIG, work_dir / "config.json")
     state = init_state(params, optax.sgd(0.1), seed=0, has_ema=False)
-    tiny.save_checkpoint(work_dir, state, PREPROCESSINGS["torchvision"])
+    tiny.save_checkpoint(work_dir, state)
     return work_dir
 
 
 def test_run_is_exported_as_model_pretrained(work_dir, params, output):
     cli.main(["export-weights", str(work_dir), str(output)])
     weights = read_weights(str(output))
-    expected = tiny.by_name(params)
+    expected = flatten(params)
     assert_same(weights.arrays, expected)
     assert weights.preprocessing == PREPROCESSINGS["torchvision"]
-    assert weights.model["anchor_scales"] == tiny.MODEL.anchor_scales
+    assert weights.spec == tiny.SPEC
 
 
 def test_run_is_exported_for_another_project_and_back(work_dir, params, tmp_path):
@@ -89,5 +89,5 @@ def test_run_is_exported_for_another_project_and_back(work_dir, params, tmp_path
     command = ["export-weights", str(work_dir), str(output)]
     cli.main([*command, "--format", "chenyuntc"])
     weights = read_weights(str(output), anchor_scales=(1.0, 2.0))
-    expected = tiny.by_name(params)
+    expected = flatten(params)
     assert_same(weights.arrays, expected)

@@ -12,10 +12,13 @@ import safetensors.numpy
 
 from frcnn_jax import cli
 from frcnn_jax.config.loading import save_config
-from tests.helpers import tiny
-from tests.convert.conftest import FULL_WIDTH, LAYERS
-from tests.helpers import foreign
-from tests.helpers.containers import write_npz, write_safetensors
+from tests.helpers import foreign, tiny
+from tests.helpers.containers import (
+    FULL_WIDTH,
+    LAYERS,
+    write_npz,
+    write_safetensors,
+)
 
 both_commands = pytest.mark.parametrize("command", ["import-weights", "export-weights"])
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from frcnn_jax.errors import UserError
-from frcnn_jax.weights.record import fit
+from frcnn_jax.weights.record import select_matching
 from frcnn_jax.weights.report import describe
-from tests.helpers import tiny
-from tests.helpers import foreign
+from tests.helpers import foreign, tiny
 
 SCALES = {"anchor_scales": (1.0, 2.0)}
 
@@ -18,8 +17,8 @@ def first_layers(*names: str) -> foreign.Arrays:
 
 def test_whole_detector_gives_every_parameter(read):
     weights = read(foreign.chenyuntc(), **SCALES)
-    shapes = tiny.parameter_shapes(foreign.NUM_CLASSES)
-    taken = fit(weights, shapes)
+    shapes = tiny.shapes_by_name(foreign.NUM_CLASSES)
+    taken = select_matching(weights, shapes)
     assert {name: array.shape for name, array in taken.items()} == shapes
     assert not weights.unknown
 
@@ -31,15 +30,15 @@ def test_number_of_scales_that_does_not_divide_the_scores_is_refused(read):
 
 def test_other_classes_leave_the_class_layers_out(read):
     weights = read(foreign.chenyuntc(), **SCALES)
-    shapes = tiny.parameter_shapes(foreign.NUM_CLASSES + 3)
-    left_out = set(shapes) - set(fit(weights, shapes))
+    shapes = tiny.shapes_by_name(foreign.NUM_CLASSES + 3)
+    left_out = set(shapes) - set(select_matching(weights, shapes))
     layers = ("head.score", "head.delta")
     assert left_out == {f"{n}.{kind}" for n in layers for kind in ("kernel", "bias")}
 
 
 def test_vgg16_gives_backbone_and_fully_connected_layers(read):
     weights = read(foreign.torchvision())
-    taken = fit(weights, tiny.parameter_shapes(2))
+    taken = select_matching(weights, tiny.shapes_by_name(2))
     assert len(taken) == 2 * (13 + 2)
     assert "imagenet.fc8.kernel" in set(weights.arrays) - set(taken)
 
@@ -51,7 +50,7 @@ def test_vgg16_gives_backbone_and_fully_connected_layers(read):
 def test_another_architecture_is_refused_with_both_shapes(read, name, shape):
     weights = read(foreign.npz() | {name: np.zeros(shape, np.float32)})
     with pytest.raises(UserError) as error:
-        fit(weights, tiny.parameter_shapes(2))
+        select_matching(weights, tiny.shapes_by_name(2))
     assert f"has the shape {shape}, expected (" in str(error.value)
 
 
@@ -122,8 +121,8 @@ def test_shape_that_no_such_layer_has_is_refused(read, make, name, shape):
 
 def test_report_says_what_was_loaded_skipped_and_is_missing(read):
     weights = read(first_layers("conv1_1", "conv1_2", "fc7", "fc8"))
-    shapes = tiny.parameter_shapes(2)
-    first, *rest = describe(weights, fit(weights, shapes), shapes)
+    shapes = tiny.shapes_by_name(2)
+    first, *rest = describe(weights, select_matching(weights, shapes), shapes)
     assert first.endswith(f"VGG16 layer by layer, SHA-256 {weights.sha256}")
     assert rest == [
         "  loaded: backbone.conv1_1, backbone.conv1_2, head.fc7",

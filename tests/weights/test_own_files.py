@@ -9,6 +9,7 @@ import safetensors.numpy
 
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
+from frcnn_jax.data.records import VOC_CLASS_NAMES
 from frcnn_jax.errors import UserError
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
@@ -21,6 +22,10 @@ CONV1_1 = {
     "backbone.conv1_1.kernel": np.ones((3, 3, 3, 8), np.float32),
     "backbone.conv1_1.bias": np.zeros(8, np.float32),
 }
+
+
+SCALES = {"anchor_scales": (1.0, 2.5)}
+NAMES = [f"class {index}" for index in range(foreign.NUM_CLASSES)]
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def refusal(tmp_path):
         (foreign.torchvision(), {}),
         (foreign.npz(), {"preprocessing": "caffe-rgb"}),
         (foreign.npz(), {}),
-        (foreign.chenyuntc(), {"anchor_scales": (1.0, 2.5)}),
+        (foreign.chenyuntc(), SCALES | {"class_names": NAMES}),
     ],
     ids=["torchvision", "said", "unknown", "detector"],
 )
@@ -52,7 +57,8 @@ def test_file_of_ours_gives_the_same_weights(arrays, options, read, tmp_path):
     save_weights(weights, path)
     again = read_weights(str(path))
     assert_same(again.arrays, weights.arrays)
-    assert again.model == weights.model
+    assert again.preprocessing == weights.preprocessing
+    assert again.spec == weights.spec
     (tmp_path / "usual").touch()
     assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
     assert again.layout == "frcnn_jax"
@@ -84,7 +90,7 @@ def test_metadata_tells_where_the_weights_are_from(read, tmp_path):
     ],
 )
 def test_forged_metadata_is_refused(model, refusal):
-    assert "damaged (its metadata " in refusal({"model": json.dumps(model)})
+    assert "damaged (its metadata" in refusal({"model": json.dumps(model)})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000], ids=["empty", "cut", "deep"])
@@ -132,11 +138,55 @@ def test_missing_layers_are_named(arrays, missing, refusal):
     assert missing in refusal({"model": json.dumps(COLORS)}, arrays)
 
 
-def test_detector_without_anchors_in_its_metadata_is_refused(read, tmp_path):
-    weights = read(foreign.chenyuntc(), anchor_scales=(1.0, 2.0))
-    model = dict(weights.model)
-    del model["anchor_scales"]
-    path = tmp_path / "own.safetensors"
-    save_weights(dataclasses.replace(weights, model=model), path)
-    with pytest.raises(UserError, match=r"expected .*, anchor_scales"):
-        read_weights(str(path))
+@pytest.fixture
+def rewrite(read, tmp_path):
+    """Writes a detector of ours with other metadata; returns its path."""
+
+    def rewrite(change) -> str:
+        weights = read(foreign.chenyuntc(), **SCALES, class_names=NAMES)
+        path = str(tmp_path / "own.safetensors")
+        save_weights(weights, tmp_path / "own.safetensors")
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata = file.metadata()
+        change(metadata)
+        safetensors.numpy.save_file(dict(weights.arrays), path, metadata)
+        return path
+
+    return rewrite
+
+
+def test_detector_without_anchors_in_its_metadata_is_refused(rewrite):
+    def drop_model(metadata):
+        spec = json.loads(metadata["detector"])
+        del spec["model"]
+        metadata["detector"] = json.dumps(spec)
+
+    with pytest.raises(UserError, match=r"damaged \(its metadata: .*model"):
+        read_weights(rewrite(drop_model))
+
+
+def test_detector_of_an_earlier_version_is_refused_with_what_to_do(rewrite):
+    path = rewrite(lambda metadata: metadata.pop("detector"))
+    with pytest.raises(UserError, match=r"has no class names.* export .* again"):
+        read_weights(path)
+
+
+def test_classes_without_names_are_not_written(read, tmp_path):
+    weights = read(foreign.chenyuntc(), **SCALES)
+    with pytest.raises(UserError, match="does not name its classes"):
+        save_weights(weights, tmp_path / "own.safetensors")
+    assert not (tmp_path / "own.safetensors").exists()
+
+
+def test_names_must_be_as_many_as_the_classes(read):
+    with pytest.raises(UserError, match="but 1 class names are given"):
+        read(foreign.chenyuntc(), **SCALES, class_names=["cat"])
+
+
+def test_twenty_classes_have_the_names_of_voc(read):
+    arrays = dict(foreign.chenyuntc())
+    for name, count in (("head.score", 21), ("head.cls_loc", 84)):
+        shape = arrays[f"{name}.weight"].shape
+        arrays[f"{name}.weight"] = np.ones((count, *shape[1:]), np.float32)
+        arrays[f"{name}.bias"] = np.ones(count, np.float32)
+    assert read(arrays, **SCALES).spec.class_names == VOC_CLASS_NAMES

@@ -66,7 +66,7 @@ every_project = pytest.mark.parametrize("project", PROJECTS)
 
 
 def preprocessing_of(weights) -> str | None:
-    if "pixel_mean" not in weights.model:
+    if weights.preprocessing is None:
         return None
     known = {colors: name for name, colors in PREPROCESSINGS.items()}
     return known[weights.preprocessing]

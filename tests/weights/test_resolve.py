@@ -8,8 +8,7 @@ from frcnn_jax.config import LossConfig, ModelConfig
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
 from frcnn_jax.errors import UserError
 from frcnn_jax.weights.record import resolve_preprocessing
-from tests.helpers import tiny
-from tests.helpers import foreign
+from tests.helpers import foreign, tiny
 
 COLORS = dataclasses.asdict(PREPROCESSINGS["caffe"])
 

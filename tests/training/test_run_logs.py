@@ -1,23 +1,23 @@
-"""What a run tells, of landscape and portrait photos, with and without a bad one."""
+"""What a run logs, of landscape and portrait photos, with and without a bad one."""
 
 import dataclasses
-import json
 import struct
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from frcnn_jax.training.validation import BEST
 from tensorboardX.proto.event_pb2 import Event
 
 from frcnn_jax.config import ResumeConfig
-from frcnn_jax.data import loader
+from frcnn_jax.data.loader import TrainLoader
 from frcnn_jax.errors import UserError
-from frcnn_jax.training import checkpoint, loop
-from frcnn_jax.training.metrics import LOSSES
+from frcnn_jax.models import Losses
+from frcnn_jax.training import train
+from frcnn_jax.weights.checkpoints import BEST_METRIC, read_checkpoint
 from tests.helpers import tiny
-from tests.data.conftest import VOCFolder, voc_object
+from tests.helpers.run_files import read_rows
+from tests.helpers.voc_folder import VOCFolder, voc_object
 
 CANVASES = LANDSCAPE, PORTRAIT = (48, 64), (64, 48)
 TRAIN_IDS = [f"wide{index}" for index in range(8)] + [f"tall{n}" for n in range(3)]
@@ -25,13 +25,19 @@ VALIDATION_IDS = ["new0", "new1"]
 STEPS_PER_EPOCH = 4 + 2  # of batches of two
 BAD_IMAGE = "wide3"
 
+pytestmark = pytest.mark.slow
+
 ROW = {
-    *("step", "epoch", "loss", *LOSSES, "gradient_norm", "learning_rate"),
+    *("step", "epoch", "loss", *Losses._fields, "gradient_norm", "learning_rate"),
     *("num_positive_anchors", "num_negative_anchors", "proposal_recall"),
     *("num_positive_rois", "num_negative_rois", "bad_steps"),
     *("images_per_second", "input_wait_share"),
 }
-VALIDATION = {BEST, "validation_loss", *(f"validation_{name}" for name in LOSSES)}
+VALIDATION = {
+    BEST_METRIC,
+    "validation_loss",
+    *(f"validation_{name}" for name in Losses._fields),
+}
 
 
 def write_photos(root: Path) -> None:
@@ -82,17 +88,9 @@ def run(config, tmp_path_factory) -> tuple[Path, list[str]]:
         data=dataclasses.replace(config.data, validation_split="new"),
     )
     jax.monitoring.register_event_duration_secs_listener(listen)
-    loop.train(config)
+    train.train(config)
     jax.monitoring.unregister_event_duration_listener(listen)
     return folder, names
-
-
-def read_rows(folder: Path, name: str) -> list[dict]:
-    def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
-
-    lines = (folder / f"{name}.jsonl").read_text().splitlines()
-    return [json.loads(line, parse_constant=refuse) for line in lines]
 
 
 def read_scalars(folder: Path) -> dict[int, dict[str, float]]:
@@ -123,10 +121,10 @@ def test_rows_hold_everything_and_validation_at_checkpoints(run):
     }
     for row in rows:
         prefix = "" if "loss" in row else "validation_"
-        total = sum(row[f"{prefix}{name}"] for name in LOSSES)
+        total = sum(row[f"{prefix}{name}"] for name in Losses._fields)
         assert row[f"{prefix}loss"] == pytest.approx(total, rel=1e-5)
     assert [row["epoch"] for row in rows if "epoch" in row] == [4 / 6, 8 / 6, 2.0]
-    assert 0.0 <= rows[-1][BEST] <= 1.0
+    assert 0.0 <= rows[-1][BEST_METRIC] <= 1.0
 
 
 def test_tensorboard_has_the_same_scalars(run):
@@ -137,7 +135,7 @@ def test_tensorboard_has_the_same_scalars(run):
         assert scalars[row.pop("step")] == pytest.approx(row, rel=1e-6)
 
 
-def test_ten_hardest_images_are_told_after_each_epoch(run):
+def test_ten_hardest_images_are_logged_after_each_epoch(run):
     rows = read_rows(run[0], "hardest_images")
     assert [(row["step"], row["epoch"]) for row in rows] == [(6, 1), (12, 2)]
     for row in rows:
@@ -149,33 +147,32 @@ def test_ten_hardest_images_are_told_after_each_epoch(run):
 
 
 def test_best_checkpoint_is_the_one_of_the_best_row(run):
-    rows = [row for row in read_rows(run[0], "metrics") if BEST in row]
-    best = max(row[BEST] for row in rows)
-    step = int(checkpoint.read_detector(run[0], "best").path.name)
-    assert step in [row["step"] for row in rows if row[BEST] == best]
+    rows = [row for row in read_rows(run[0], "metrics") if BEST_METRIC in row]
+    best = max(row[BEST_METRIC] for row in rows)
+    step = int(Path(read_checkpoint(run[0], "best").source).name)
+    assert step in [row["step"] for row in rows if row[BEST_METRIC] == best]
 
 
 @pytest.fixture
 def bad_image(monkeypatch):
     """Gives every object of an image a class that does not exist."""
-    train_batches = loader.train_batches
+    batches = TrainLoader.batches
 
-    def spoil(source, *args, **options):
-        ids = np.array([annotation.image_id for annotation in source.annotations])
-        for batch in train_batches(source, *args, **options):
-            is_bad = ids[batch.indices] == BAD_IMAGE
+    def spoil(self, start_step):
+        for batch in batches(self, start_step):
+            is_bad = np.array(TRAIN_IDS)[batch.indices] == BAD_IMAGE
             labels = np.where(is_bad[:, None], np.int32(10**6), batch.labels)
             yield batch._replace(labels=labels)
 
-    monkeypatch.setattr(pipeline, "train_batches", spoil)
+    monkeypatch.setattr(TrainLoader, "batches", spoil)
 
 
-def test_bad_image_is_named_counted_and_left_out_until_there_are_too_many(
+def test_bad_image_is_named_counted_and_skipped_until_there_are_too_many(
     bad_image, config, tmp_path, capsys
 ):
     config = dataclasses.replace(config, work_dir=str(tmp_path), max_bad_steps=2)
     with pytest.raises(UserError, match=r"^2 updates were skipped.*$"):
-        loop.train(config)
+        train.train(config)
     rows = read_rows(tmp_path, "bad_steps")
     losses = ("roi_classification_loss", "roi_localization_loss")  # both look it up
     named = [f"{name} of image {BAD_IMAGE}" for name in losses]
@@ -187,18 +184,18 @@ def test_bad_image_is_named_counted_and_left_out_until_there_are_too_many(
     counts = {row["step"]: row["bad_steps"] for row in read_rows(tmp_path, "metrics")}
     assert counts[max(counts)] == 2
     # The checkpoint after the first epoch is whole, and a run that allows for more
-    # bad steps goes on from there.
-    detector = checkpoint.read_detector(tmp_path)
-    assert detector.path.name == str(STEPS_PER_EPOCH)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(detector.params))
+    # bad steps continues from it.
+    weights = read_checkpoint(tmp_path)
+    assert Path(weights.source).name == str(STEPS_PER_EPOCH)
+    assert all(np.isfinite(x).all() for x in weights.arrays.values())
 
     resume = ResumeConfig(allow_changes=True)
-    loop.train(dataclasses.replace(config, max_bad_steps=3, resume=resume))
+    train.train(dataclasses.replace(config, max_bad_steps=3, resume=resume))
     assert read_rows(tmp_path, "bad_steps") == rows
     metrics = read_rows(tmp_path, "metrics")
     assert [row["step"] for row in metrics] == [4, 8, 12]
     expected = [sum(bad <= row["step"] for bad in (first, second)) for row in metrics]
     assert [row["bad_steps"] for row in metrics] == expected
-    params = checkpoint.read_detector(tmp_path).params
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+    weights = read_checkpoint(tmp_path)
+    assert all(np.isfinite(x).all() for x in weights.arrays.values())
     assert capsys.readouterr().out.count(line) == 0
