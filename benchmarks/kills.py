@@ -7,7 +7,7 @@ checkpoint is being written, and after the last one, while the run ends.
 
 It prints each kill and where the run went on, and compares what both runs left behind:
 the rows of `metrics.jsonl` to the last digit, but for the two figures that a clock
-makes; parameters, moving mean, optimiser and key of the last checkpoint; and
+makes; parameters, moving mean, optimizer and key of the last checkpoint; and
 `evaluation.json`. The exit code is 1 if any of them differ.
 """
 

@@ -12,15 +12,11 @@ from benchmarks.timing import Case
 from frcnn_jax import distributed
 from frcnn_jax.config import ModelConfig, OptimizerConfig
 from frcnn_jax.data.records import Batch
-from frcnn_jax.models import FasterRCNN
+from frcnn_jax.models.faster_rcnn import DenseOutputs, FasterRCNN
+from frcnn_jax.models.parameters import abstract_detector, random_params
 from frcnn_jax.models.vgg16 import VGG16
 from frcnn_jax.training.optimizer import make_optimizer, make_schedule
-from frcnn_jax.training.step import (
-    init_detector,
-    init_state,
-    losses_of,
-    make_train_step,
-)
+from frcnn_jax.training.step import init_state, make_train_step
 
 HEIGHT, WIDTH = 608, 800
 NUM_CLASSES, NUM_BOXES = 20, 20
@@ -34,7 +30,8 @@ def step_cases() -> Iterator[Case]:
     batch = _batch(rng)
     size = f"{HEIGHT}x{WIDTH}"
 
-    graphdef, params = init_detector(ModelConfig(), NUM_CLASSES, 0)
+    graphdef, _ = abstract_detector(ModelConfig(), NUM_CLASSES)
+    params = random_params(ModelConfig(), NUM_CLASSES, 0)
     schedule = make_schedule(OptimizerConfig(), batch_size=1)
     optimizer = make_optimizer(OptimizerConfig(), schedule, ModelConfig().frozen_blocks)
     mesh = distributed.make_mesh()
@@ -100,17 +97,23 @@ def _without_layers(inputs, keys, batch: Batch):
 
     def loss(inputs):
         detector = FasterRCNN(ModelConfig(width=1 / 64), NUM_CLASSES, rngs=nnx.Rngs(0))
-        cells = jnp.array([[HEIGHT // 16, WIDTH // 16]])
-        detector.backbone = lambda images, sizes: (inputs["features"], cells)
-        detector.rpn = lambda features: inputs["rpn"]
+        outputs = DenseOutputs(
+            inputs["features"],
+            jnp.array([[HEIGHT // 16, WIDTH // 16]]),
+            *inputs["rpn"],
+            batch.image_sizes,
+            batch.scales,
+        )
 
         def head(pooled, key):  # sums, so that a gradient flows back through the pool
             logits, deltas = inputs["head"]
             return logits + pooled.sum(axis=(1, 2, 3))[:, None], deltas
 
         detector.head = head
-        losses = losses_of(detector, keys, batch)
-        return losses.total.mean(), losses
+        losses, stats = detector.losses(
+            keys, outputs, batch.boxes, batch.labels, batch.box_mask
+        )
+        return losses.total.mean(), (losses, stats)
 
     return jax.value_and_grad(loss, has_aux=True)(inputs)
 

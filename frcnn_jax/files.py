@@ -30,6 +30,10 @@ def os_errors_as_user_errors(path: Path) -> Iterator[None]:
 def replace_text(path: Path, text: str) -> None:
     """Replaces a file's text atomically: readers see all of the old or the new text.
 
+    Args:
+      path: of the file.
+      text: its new content.
+
     Raises:
       UserError: if the file cannot be written.
     """

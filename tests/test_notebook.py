@@ -107,7 +107,7 @@ def test_22500_anchors_of_which_8940_are_inside(anchors, inside):
     """In [9] and In [10]."""
     assert anchors.shape == (22500, 4)
     assert inside.shape == (8940,)
-    np.testing.assert_array_equal(anchors[1], [-56, -56, 72, 72])  # centre (8, 8)
+    np.testing.assert_array_equal(anchors[1], [-56, -56, 72, 72])  # center (8, 8)
 
 
 def test_the_best_anchors_of_the_two_objects(anchors, inside):

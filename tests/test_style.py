@@ -36,7 +36,7 @@ def parameters(function: Function) -> list[ast.arg]:
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     named += [each for each in (arguments.vararg, arguments.kwarg) if each]
-    return [each for each in named if each.arg not in ("self", "cls")]
+    return [each for each in named if each.arg not in ("self", "cls", "_")]
 
 
 def code_lines(path: Path, function: Function) -> int:

@@ -102,6 +102,8 @@ def dataclass_from_dict(cls: type[T], values: Mapping[str, Any], *, where: str) 
     Raises:
       UserError: if a field is unknown, of the wrong type or impossible.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: expected a JSON object, got {values!r:.80}")
     try:
         # Not dacite's cast: given a number instead of a tuple, it names no field.
         return dacite.from_dict(cls, _to_tuples(values), dacite.Config(strict=True))
@@ -111,6 +113,10 @@ def dataclass_from_dict(cls: type[T], values: Mapping[str, Any], *, where: str) 
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the config as JSON.
+
+    Args:
+      config: of a run.
+      path: of the file.
 
     Raises:
       UserError: if it cannot be written.

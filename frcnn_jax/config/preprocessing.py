@@ -1,4 +1,4 @@
-"""How pixels become what a backbone expects, as the published VGG16 weights want it."""
+"""How pixels are normalized, as the published VGG16 weights expect it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,16 +25,16 @@ class Preprocessing:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "Preprocessing":
-        """Takes the three fields from among others; lists stand for tuples.
+        """Picks the three fields from among others; lists stand for tuples.
 
         Raises:
-          KeyError or TypeError: if they are not there.
+          KeyError or TypeError: if they are missing.
         """
         mean, std = tuple(fields["pixel_mean"]), tuple(fields["pixel_std"])
         return cls(fields["channel_order"], mean, std)
 
     def __str__(self) -> str:
-        """Says it in one line."""
+        """Describes it in one line."""
         mean, std = (" ".join(map(str, c)) for c in (self.pixel_mean, self.pixel_std))
         return f"{self.channel_order}, 0..255, minus {mean}, divided by {std}"
 

@@ -1,6 +1,6 @@
 """Configuration: frozen dataclasses that refuse impossible values.
 
-The text behind each field is its `--help`. `config_files` loads and stores them.
+The text behind each field is its `--help`. `loading` reads and stores configs.
 """
 
 import dataclasses
@@ -121,7 +121,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProposalConfig:
-    """How the region proposal network's boxes are ranked and thinned out."""
+    """How the region proposal network's boxes are ranked and filtered."""
 
     rank_by: Literal["probability", "logit"] = "probability"
     """Rank by the softmax probability of an object or, as the notebook, its logit."""
@@ -198,9 +198,9 @@ class LossConfig:
     """How the four losses are scaled."""
 
     normalizer: Literal["positives", "samples"] = "samples"
-    """What divides the localisation losses: positives (notebook) or all samples."""
+    """What divides the localization losses: positives (notebook) or all samples."""
     localization_weight: float = 1.0
-    """Weight of the localisation losses; 10 in the notebook."""
+    """Weight of the localization losses; 10 in the notebook."""
     rpn_beta: float = 1.0 / 9.0
     """Smooth L1 beta of the region proposal network (1 / sigma**2)."""
     roi_beta: float = 1.0
@@ -259,11 +259,11 @@ class ModelConfig:
     rounding: Literal["round", "floor"] = "round"
     """How RoI max pooling turns pixels into cells; the notebook truncates."""
     channel_order: Literal["RGB", "BGR"] | None = None
-    """Order of the colours; this and the next two default to model.pretrained's."""
+    """Order of the colors; this and the next two default to model.pretrained's."""
     pixel_mean: tuple[float, float, float] | None = None
-    """Subtracted from the colours, in channel_order, 0..255."""
+    """Subtracted from the colors, in channel_order, 0..255."""
     pixel_std: tuple[float, float, float] | None = None
-    """The colours are then divided by these."""
+    """The colors are then divided by these."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in; parameters, losses, boxes and NMS are float32."""
     pretrained: str = ""
@@ -333,7 +333,7 @@ class OptimizerConfig:
     clip_norm: float | None = None
     """Largest norm of the gradient of all parameters; unlimited by default."""
     ema_decay: float | None = None
-    """Evaluate with a moving mean of the parameters, of which a step keeps this share;
+    """Evaluate with a moving average of the parameters, of which a step keeps this share;
     with the parameters themselves by default."""
 
     def __post_init__(self):
@@ -396,7 +396,7 @@ class Config:
     batch_size: int = 1
     """Images per update, of all devices together."""
     micro_batches: int = 1
-    """Parts that a batch is computed in, one after the other, for less memory; the
+    """Parts that a batch is computed in, one after the other, to save memory; the
     update stays that of the whole batch."""
     log_every: int = 20
     """Steps between rows of metrics.jsonl."""
@@ -408,10 +408,10 @@ class Config:
     max_to_keep: int = 2
     """Checkpoints kept: the latest ones, and the best one of those validated."""
     max_bad_steps: int = 10
-    """Updates left out, for a loss or gradient that is not finite, that end the run."""
+    """Skipped updates (a loss or gradient is not finite) that end the run."""
     compilation_cache: str = "~/.cache/frcnn_jax"
     """Folder of compiled programs, for a quick second start; none if empty. JAX's own
-    JAX_COMPILATION_CACHE_DIR goes before."""
+    JAX_COMPILATION_CACHE_DIR takes precedence."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -1,4 +1,4 @@
-"""Reading of image files, with errors that name the file.
+"""Reads image files, with errors that name the file.
 
 An EXIF orientation is ignored: the boxes of detection data sets are given in the pixels
 as they are stored.
@@ -19,31 +19,31 @@ def read_size(file: Path | io.BytesIO, name: str) -> tuple[int, int]:
     """Reads (height, width) from the header of an image; the pixels stay unread.
 
     Args:
-      file: A path, or the encoded image itself.
-      name: What to call the image in an error.
+      file: a path, or the encoded image itself.
+      name: what to call the image in an error.
 
     Returns:
       (height, width), in pixels.
 
     Raises:
-      UserError: The file is missing or not an image.
+      UserError: if the file is missing or not an image.
     """
     with _open(file, name) as image:
         return image.height, image.width
 
 
 def read_rgb(file: Path | io.BytesIO, name: str) -> np.ndarray:
-    """Reads an image of any colour mode (grey, palette, CMYK, ..) as RGB.
+    """Reads an image of any color mode (gray, palette, CMYK, ..) as RGB.
 
     Args:
-      file: A path, or the encoded image itself.
-      name: What to call the image in an error.
+      file: a path, or the encoded image itself.
+      name: what to call the image in an error.
 
     Returns:
       [H, W, 3] uint8.
 
     Raises:
-      UserError: The file is missing, not an image or truncated.
+      UserError: if the file is missing, not an image or truncated.
     """
     with _open(file, name) as image:
         return np.asarray(image.convert("RGB"))

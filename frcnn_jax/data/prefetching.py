@@ -1,4 +1,4 @@
-"""Reading ahead, in threads or in worker processes, through grain."""
+"""Reads batches ahead, in threads or in worker processes, through grain."""
 
 import signal
 from collections.abc import Generator
@@ -18,14 +18,14 @@ def read_ahead(batches: grain.MapDataset, num_workers: int) -> Generator[Batch]:
     """Iterates over batches that are read ahead, in their order.
 
     Args:
-      batches: A data set of `Batch`, picklable if there are workers.
-      num_workers: Processes that read; 0 reads in threads of this one.
+      batches: a data set of `Batch`, picklable if there are workers.
+      num_workers: processes that read; 0 reads in threads of this one.
 
     Returns:
       An iterator. Its `close()` ends the processes; so does letting it go.
 
     Raises:
-      UserError: While iterating, a worker process died.
+      UserError: while iterating, if a worker process died.
     """
     if not flags.FLAGS.is_parsed():
         # Grain's worker processes ask for absl's flags, which only absl.app parses.
@@ -39,7 +39,7 @@ def read_ahead(batches: grain.MapDataset, num_workers: int) -> Generator[Batch]:
 
 
 def _outlive_sigterm(worker_index: int, num_workers: int) -> None:
-    """A scheduler sends it to workers too, which the last steps may still need."""
+    """Ignores SIGTERM in a worker: the last steps may still need it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -48,7 +48,7 @@ def _iterate(dataset: grain.IterDataset) -> Generator[Batch]:
     try:
         yield from iterator
     except RuntimeError as error:
-        # All that tells it from an error of the source is its text.
+        # Only its text distinguishes it from an error of the source.
         if "Worker process was terminated unexpectedly" not in str(error):
             raise
         raise UserError(
@@ -60,5 +60,5 @@ def _iterate(dataset: grain.IterDataset) -> Generator[Batch]:
 
 
 def _copy(batch: Batch) -> Batch:
-    """Moves what a worker sent out of shared memory, which this frees."""
+    """Copies a worker's batch out of shared memory, which this frees."""
     return Batch(*map(np.array, batch))

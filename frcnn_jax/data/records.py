@@ -97,7 +97,7 @@ class Source(Protocol):
         """Returns image `index` as [H, W, 3] uint8 RGB.
 
         Raises:
-          UserError: The image cannot be read. The message names its path.
+          UserError: if the image cannot be read; names its path.
         """
 
 
@@ -150,8 +150,8 @@ def drop_bad_boxes(
     clipped to the image. The images themselves stay, even without any box left.
 
     Args:
-      annotations: The ground truth of each image.
-      empty_side: A box has an area if both sides are longer than this, in pixels.
+      annotations: the ground truth of each image.
+      empty_side: a box has an area if both sides are longer than this, in pixels.
 
     Returns:
       The same images in the same order, with good boxes only.
@@ -211,11 +211,11 @@ def check_max_objects(annotations: Sequence[Annotation], max_objects: int) -> No
     """Checks that the boxes of every image fit into a batch (difficult ones stay out).
 
     Args:
-      annotations: The ground truth of each image.
-      max_objects: How many boxes a batch has room for per image.
+      annotations: the ground truth of each image.
+      max_objects: how many boxes a batch has room for per image.
 
     Raises:
-      UserError: An image has more boxes; names the first such image.
+      UserError: if an image has more boxes; names the first such image.
     """
     for annotation in annotations:
         num_objects = int((~annotation.difficult).sum())

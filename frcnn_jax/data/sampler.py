@@ -72,7 +72,7 @@ def plan_evaluation(canvas_indices: np.ndarray, batch_size: int) -> list[Planned
 
     Args:
       canvas_indices: [N] int, the canvas of every image.
-      batch_size: Images per batch.
+      batch_size: images per batch.
 
     Returns:
       The batches; the last one of a canvas is filled up with its first images.

@@ -21,8 +21,8 @@ def resized_size(
 
     Args:
       image_size: (height, width) of the original image.
-      shorter_side: The wanted length of the shorter side, in pixels.
-      longer_side: The greatest length of the longer side; an image that would exceed
+      shorter_side: the wanted length of the shorter side, in pixels.
+      longer_side: the greatest length of the longer side; an image that would exceed
         it becomes smaller than `shorter_side` asks for.
 
     Returns:
@@ -50,8 +50,8 @@ def resize(
     Args:
       image: [H, W, 3] uint8.
       boxes: [N, 4] boxes, pixels of `image`.
-      shorter_side: The wanted length of the shorter side, in pixels.
-      longer_side: The greatest length of the longer side, in pixels.
+      shorter_side: the wanted length of the shorter side, in pixels.
+      longer_side: the greatest length of the longer side, in pixels.
 
     Returns:
       The image [H', W', 3] of `resized_size`, the boxes [N, 4] in its pixels, and the
@@ -70,7 +70,12 @@ def resize(
 def flip_horizontally(
     image: np.ndarray, boxes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mirrors an image [H, W, 3] and its boxes [N, 4], left to right."""
+    """Mirrors an image and its boxes, left to right.
+
+    Args:
+      image: [H, W, 3] uint8.
+      boxes: [N, 4] boxes, pixels of `image`.
+    """
     y_min, x_min, y_max, x_max = boxes.T
     width = np.float32(image.shape[1])
     return image[:, ::-1], np.stack([y_min, width - x_max, y_max, width - x_min], 1)
@@ -144,7 +149,7 @@ def pad_to(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
       [*canvas, 3] uint8, zero outside the image.
 
     Raises:
-      UserError: The image is larger than the canvas.
+      UserError: if the image is larger than the canvas.
     """
     height, width = image.shape[:2]
     if height > canvas[0] or width > canvas[1]:

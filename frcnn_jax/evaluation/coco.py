@@ -41,7 +41,7 @@ def average_precisions(
     """Computes COCO's twelve figures, each a mean over the classes that have objects.
 
     Args:
-      detections: one for each image; the 100 surest of each class count.
+      detections: one for each image; the 100 best of each class count.
       ground_truths: one for each image, in the same order.
       num_classes: L.
 
@@ -49,12 +49,12 @@ def average_precisions(
       By name, in [0, 1], or NaN where there is no object to find: the average precision
       over the IoU thresholds 0.5, 0.55, ... 0.95 (`AP`), at one of them (`AP50`,
       `AP75`) and by the size of the objects (`APsmall`, `APmedium`, `APlarge`); the
-      recall over the same thresholds with the 1, 10 and 100 surest detections of each
+      recall over the same thresholds with the 1, 10 and 100 best detections of each
       image and class (`AR1`, `AR10`, `AR100`), and by size (`ARsmall`, `ARmedium`,
       `ARlarge`).
 
     Raises:
-      ValueError: the images cannot be paired, or a label is not in 0..L-1.
+      ValueError: if the images cannot be paired, or a label is not in 0..L-1.
     """
     check_images(detections, ground_truths, num_classes)
     scores = [image.scores for image in detections]

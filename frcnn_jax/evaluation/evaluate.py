@@ -171,7 +171,9 @@ def make_validate(
         results = _run_over_split(step, (params, key), source, config, mesh)
         losses = jax.tree.map(lambda *x: np.stack(x), *(each for each, _ in results))
         columns = losses._asdict() | {"loss": losses.total}
-        figures = {f"validation_{name}": float(np.mean(x)) for name, x in columns.items()}
+        figures = {
+            f"validation_{name}": float(np.mean(x)) for name, x in columns.items()
+        }
         result = voc.average_precisions(
             [_to_image_detections(found) for _, found in results],
             source.annotations,

@@ -18,9 +18,14 @@ def check_images(
 ) -> None:
     """Checks that detections and ground truth can be compared.
 
+    Args:
+      detections: one for each image.
+      ground_truths: one for each image, in the same order.
+      num_classes: L.
+
     Raises:
-      ValueError: no images, not as many of one as of the other, or a label that is
-        not in 0..num_classes-1.
+      ValueError: if there are no images, their numbers differ, or a label is not in
+        0..L-1.
     """
     if len(detections) != len(ground_truths) or not detections:
         raise ValueError(

@@ -24,7 +24,7 @@ def to_json(
       which holds by name `voc07_ap`, `area_ap` and `num_objects`.
 
     Raises:
-      ValueError: not as many names as classes.
+      ValueError: if the numbers of names and classes differ.
     """
     rows = zip(class_names, result.curves, result.voc07_ap, result.area_ap, strict=True)
     return {

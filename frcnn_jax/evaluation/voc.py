@@ -21,15 +21,15 @@ from frcnn_jax.evaluation.matching import (
 
 
 class PrecisionRecall(NamedTuple):
-    """One class's curve: after each of its D detections, the surest first."""
+    """One class's curve: a point for each of its D detections, best first."""
 
     precision: np.ndarray  # [D] in [0, 1]; NaN until a detection counts
     recall: np.ndarray  # [D] in [0, 1]; NaN without objects to find
-    num_objects: int  # to find: the difficult ones are not among them
+    num_objects: int  # to find: without the difficult ones
 
 
 class VOCResult(NamedTuple):
-    """The figures of L classes; one without objects has NaN and is in no mean."""
+    """The figures of L classes; those without objects have NaN and enter no mean."""
 
     curves: list[PrecisionRecall]  # L of them
     voc07_ap: np.ndarray  # [L] in [0, 1], 11-point
@@ -57,7 +57,7 @@ def average_precisions(
       The curve and both average precisions of every class, and their means.
 
     Raises:
-      ValueError: the images cannot be paired, or a label is not in 0..L-1.
+      ValueError: if the images cannot be paired, or a label is not in 0..L-1.
     """
     curves = precision_recall(
         detections, ground_truths, num_classes, iou_threshold=iou_threshold
@@ -83,12 +83,17 @@ def precision_recall(
 ) -> list[PrecisionRecall]:
     """Computes the precision-recall curve of every class.
 
-    The detections of a class are taken by falling score over all images, the earlier
-    image first where scores are equal. Each goes to the object of its class and image
-    that it overlaps most. It is wrong if that overlap is below the threshold, ignored
-    if the object is difficult, and right if it is the first to go to that object.
+    The detections of a class are ranked by descending score over all images; where
+    scores are equal, the earlier image comes first. Each is assigned to the object of
+    its class and image that it overlaps most. It is a false positive if that overlap is
+    below the threshold, ignored if the object is difficult, and a true positive if it
+    is the first one assigned to that object.
 
-    Takes and raises what `average_precisions` does.
+    Args:
+      detections: one for each image.
+      ground_truths: one for each image, in the same order.
+      num_classes: L.
+      iou_threshold: as for `average_precisions`.
 
     Returns:
       L curves, with one point for each detection of the class.
@@ -130,7 +135,7 @@ def average_precision(
       The average precision in [0, 1]; 0 without detections.
 
     Raises:
-      ValueError: an unknown metric.
+      ValueError: if the metric is unknown.
 
     Example:
       >>> average_precision(np.array([1.0, 0.5]), np.array([0.5, 0.5]), metric="area")

@@ -44,7 +44,7 @@ def fit_to_partial(
       detector: already holds the arrays, of the backbone's first layers.
       arrays: the pretrained parameters by name.
       key: PRNG key of fc6 and fc7.
-      images: [B, height, width, 3] normalised training images, zero outside.
+      images: [B, height, width, 3] normalized training images, zero outside.
       image_sizes: [B, 2] (height, width) of the true images, in pixels.
     """
     known = [name for name in CONVOLUTIONS if f"backbone.{name}.kernel" in arrays]

@@ -77,7 +77,12 @@ def convolve(
 def downsample(
     x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"]
 ) -> tuple[Float[Array, "b h//2 w//2 c"], Int[Array, "b 2"]]:
-    """Halves features and sizes; a cell that lies partly outside the image is zero."""
+    """Halves features and sizes; a cell that lies partly outside the image is zero.
+
+    Args:
+      x: [B, H, W, C] features.
+      sizes: [B, 2] (height, width) of their real parts, in cells.
+    """
     return zero_outside(max_pool(x), sizes // 2), sizes // 2
 
 
@@ -96,7 +101,12 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
 def zero_outside(
     x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"]
 ) -> Float[Array, "b h w c"]:
-    """Zeroes what lies beyond each image's (height, width)."""
+    """Zeroes what lies beyond each image.
+
+    Args:
+      x: [B, H, W, C] features.
+      sizes: [B, 2] (height, width) of their real parts, in cells.
+    """
     inside = inside_mask((x.shape[1], x.shape[2]), sizes)
     return jnp.where(inside[..., None], x, jnp.zeros((), x.dtype))
 
@@ -104,7 +114,15 @@ def zero_outside(
 def inside_mask(
     canvas: tuple[int, int], sizes: Int[Array, "b 2"]
 ) -> Bool[Array, "b h w"]:
-    """Marks the part of the canvas within each image's (height, width)."""
+    """Marks the part of the canvas that lies within each image.
+
+    Args:
+      canvas: (H, W), in cells.
+      sizes: [B, 2] (height, width) of the images, in cells.
+
+    Returns:
+      [B, H, W] mask.
+    """
     inside_y = jnp.arange(canvas[0])[None] < sizes[:, :1]
     inside_x = jnp.arange(canvas[1])[None] < sizes[:, 1:]
     return inside_y[:, :, None] & inside_x[:, None, :]

@@ -27,9 +27,9 @@ class RoIHead(nnx.Module):
         compute_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        """Makes the layers; kernels normal, of deviation 0.01 and 0.001 for the deltas.
+        """Builds the layers: kernels normal, of deviation 0.01, for the deltas 0.001.
 
-        fc6 and fc7 start from He initialisation, which keeps the scale of features.
+        fc6 and fc7 start from He initialization, which keeps the scale of features.
 
         Args:
           in_features: pooled height * width * channels.

@@ -25,7 +25,7 @@ class RPN(nnx.Module):
         compute_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        """Makes the layers: kernels normal with standard deviation 0.01, biases 0.
+        """Builds the layers: kernels normal with standard deviation 0.01, biases 0.
 
         Args:
           in_channels: channels of the feature map.

@@ -1,7 +1,7 @@
 """VGG16 up to conv5_3, on padded batches: NHWC, one cell for 16 pixels.
 
 What lies outside the true image is zero after every convolution, so that an image's
-features depend neither on the canvas it is padded to nor on its neighbours.
+features depend neither on the canvas it is padded to nor on its neighbors.
 """
 
 import jax
@@ -46,7 +46,7 @@ class VGG16(nnx.Module):
         compute_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        """Makes the layers; biases are 0.
+        """Builds the layers; biases are 0.
 
         Args:
           width: multiplies the channels.
@@ -82,7 +82,7 @@ class VGG16(nnx.Module):
         """Computes the features.
 
         Args:
-          images: [B, height, width, 3] normalised images, zero outside the true image.
+          images: [B, height, width, 3] normalized images, zero outside the true image.
           image_sizes: [B, 2] (height, width) of the true images, in pixels.
 
         Returns:
@@ -94,7 +94,7 @@ class VGG16(nnx.Module):
             if index > 0:
                 x, sizes = downsample(x, sizes)
             for name, _ in block:
-                # The backward pass keeps what follows the cast.
+                # The backward pass stores what follows the cast, in the compute type.
                 x = getattr(self, name)(x).astype(self.compute_dtype)
                 x = zero_outside(nnx.relu(x), sizes)
             if index + 1 == self.frozen_blocks:
@@ -105,11 +105,16 @@ class VGG16(nnx.Module):
 def near_identity(
     key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> Array:
-    """Makes kernels through which a deep plain network learns from scratch.
+    """Initializes kernels so that a deep plain network learns from scratch.
 
-    After 13 layers of He initialisation all features look alike, and without batch
-    normalisation they take long to part. Filters without mean ignore what all inputs
+    After 13 layers of He initialization all features look alike, and without batch
+    normalization they take long to diverge. Filters of zero mean ignore what all inputs
     have in common; a layer that keeps its width starts as the identity plus noise.
+
+    Args:
+      key: PRNG key.
+      shape: (height, width, in, out) of the kernel.
+      dtype: of the kernel.
 
     References:
       Zagoruyko and Komodakis, DiracNets, section 3, for the identity.

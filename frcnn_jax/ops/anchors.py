@@ -63,7 +63,7 @@ def grid_anchors(
     Args:
       feature_size: (height, width) of the feature map, in cells.
       base: [A, 4] template around the origin, in pixels.
-      stride: pixels per cell; the first centre lies at stride / 2.
+      stride: pixels per cell; the first center lies at stride / 2.
 
     Returns:
       [H * W * A, 4] anchors in pixels, row-major over (y, x, a).

@@ -65,7 +65,7 @@ def encode_boxes(
 ) -> Float[Array, "n 4"]:
     """Computes the deltas that move each anchor onto its box.
 
-    With centres `(y, x)` and sizes `(h, w)`, those of the anchor marked `a`:
+    With centers `(y, x)` and sizes `(h, w)`, those of the anchor marked `a`:
     `dy = (y - y_a) / h_a`, `dx = (x - x_a) / w_a`, `dh = log(h / h_a)`,
     `dw = log(w / w_a)`.
 
@@ -152,9 +152,13 @@ def clip_boxes(
 def pairwise_iou(
     boxes: Float[Array, "4 n"], other: Float[Array, "4 k"]
 ) -> Float[Array, "n k"]:
-    """Does `box_iou` on boxes as columns.
+    """Computes `box_iou` of boxes as columns.
 
-    The inner loop over K then reads neighbours: on the CPU it is four times as fast.
+    The inner loop over K then reads neighbors: on the CPU it is four times as fast.
+
+    Args:
+      boxes: [4, N] boxes, in pixels.
+      other: [4, K] boxes, in pixels.
     """
     y_min, x_min, y_max, x_max = boxes[:, :, None]
     other_y_min, other_x_min, other_y_max, other_x_max = other[:, None, :]

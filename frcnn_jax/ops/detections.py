@@ -39,7 +39,7 @@ def select_detections(
 
     Args:
       probabilities: [R, C] class probabilities, column 0 the background.
-      deltas: [R, C, 4] deltas of the classes, un-normalised.
+      deltas: [R, C, 4] deltas of the classes, un-normalized.
       rois: [R, 4] boxes that the head looked at, in pixels.
       roi_mask: [R] which of them are real.
       image_size: (height, width) of the true image, in pixels; may be traced.

@@ -2,7 +2,7 @@
 
 Both stages pair a cross-entropy over the sampled boxes with a smooth L1 over the deltas
 of the positive ones. `normalizer` and `localization_weight` tell the two traditions
-apart: the notebook divides the localisation loss by the number of positives and weighs
+apart: the notebook divides the localization loss by the number of positives and weighs
 it by 10; the py-faster-rcnn family divides by the number of sampled boxes, weight 1.
 """
 
@@ -65,8 +65,8 @@ def rpn_loss(
       deltas: [N, 4] predicted deltas.
       targets: labels [N] in {1, 0, -1} and deltas [N, 4].
       beta: of `smooth_l1`; 1 in the notebook, 1/9 (sigma 3) in py-faster-rcnn.
-      normalizer: what divides the localisation loss.
-      localization_weight: multiplies the localisation loss; 10 in the notebook.
+      normalizer: what divides the localization loss.
+      localization_weight: multiplies the localization loss; 10 in the notebook.
 
     Returns:
       `(classification, localization)`, scalars; both 0 when nothing is sampled.
@@ -116,8 +116,8 @@ def roi_loss(
       deltas: [S, C, 4] predicted deltas per class, in units of `delta_std`.
       targets: what `proposal_targets` drew.
       beta: of `smooth_l1`.
-      normalizer: what divides the localisation loss.
-      localization_weight: multiplies the localisation loss; 10 in the notebook.
+      normalizer: what divides the localization loss.
+      localization_weight: multiplies the localization loss; 10 in the notebook.
       delta_std: the head predicts deltas divided by these; (0.1, 0.1, 0.2, 0.2) in
         py-faster-rcnn, 1 in the notebook.
 

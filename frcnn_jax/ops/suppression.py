@@ -2,8 +2,8 @@
 
 The best boxes are ranked, some thousand a round, since the list is mostly full before
 all need ranking. A round's boxes are taken in tiles. A tile loses the boxes that an
-earlier tile's survivor overlaps; what is left inside it is settled by a fix-point: a
-box stays unless a box before it in the tile stays and overlaps it. Every pass settles
+earlier tile's survivor overlaps; what is left inside it is decided by a fix-point: a
+box stays unless a box before it in the tile stays and overlaps it. Every pass decides
 at least one more box for good, so the fix-point is reached, at the latest, after as
 many passes as the tile has boxes, and it is the greedy answer. Mostly it takes a few.
 
@@ -131,7 +131,12 @@ def batched_nms(
 def take_selected(
     values: Shaped[Array, "n ..."], selection: Selection
 ) -> Shaped[Array, "k ..."]:
-    """Gathers the selected values; the padding is zero, also where N is 0."""
+    """Gathers the selected values; the padding is zero, also where N is 0.
+
+    Args:
+      values: [N, ...] values of the boxes.
+      selection: K slots.
+    """
     indices, mask = selection
     shape = indices.shape + values.shape[1:]
     if values.shape[0] == 0:
@@ -235,7 +240,7 @@ def _select_tile_by_tile(ranked, num_ranked, kept, count, iou_threshold, max_out
 
         kept_tiles = (count + TILE_SIZE - 1) // TILE_SIZE
         free = jax.lax.fori_loop(0, kept_tiles, suppress, free)
-        keep = _settle_tile(_overlap(tile, tile, iou_threshold), free)
+        keep = _select_within_tile(_overlap(tile, tile, iou_threshold), free)
 
         slots = jnp.where(keep, count + jnp.cumsum(keep) - 1, kept.indices.shape[0])
         kept = jax.tree.map(
@@ -247,7 +252,7 @@ def _select_tile_by_tile(ranked, num_ranked, kept, count, iou_threshold, max_out
     return jax.lax.while_loop(unfinished, select_from_tile, state)[1:]
 
 
-def _settle_tile(
+def _select_within_tile(
     overlap: Bool[Array, "t t"], free: Bool[Array, " t"]
 ) -> Bool[Array, " t"]:
     """Finds the greedy selection among the sorted boxes of one tile."""

@@ -29,7 +29,7 @@ class ProposalTargets(NamedTuple):
 
     rois: Float[Array, "s 4"]  # boxes in pixels, objects first; padding is zero
     labels: Int[Array, " s"]  # 0 background, class + 1 otherwise
-    deltas: Float[Array, "s 4"]  # un-normalised; 0 for the background and padding
+    deltas: Float[Array, "s 4"]  # un-normalized; 0 for the background and padding
     mask: Bool[Array, " s"]  # False for padding
 
 
@@ -140,7 +140,7 @@ def proposal_targets(
       append_gt: whether the objects themselves are proposals too.
 
     Returns:
-      `ProposalTargets`: rois [S, 4], labels [S], un-normalised deltas [S, 4], mask [S].
+      `ProposalTargets`: rois [S, 4], labels [S], un-normalized deltas [S, 4], mask [S].
       Where candidates are too few the rest of the S slots is padding.
 
     Raises:
@@ -167,18 +167,9 @@ def proposal_targets(
     negative = proposal_mask & ~positive
     negative &= (max_iou < negative_iou_high) & (max_iou >= negative_iou_low)
 
-    positive_key, negative_key = jax.random.split(key)
-    max_positives = int(num_samples * positive_fraction)
-    positives, num_positives = sample_indices(positive_key, positive, max_positives)
-    negatives, num_negatives = sample_indices(negative_key, negative, num_samples)
-    slot = jnp.arange(num_samples)
-    chosen = jnp.where(
-        slot < num_positives,
-        _take(positives, slot),
-        _take(negatives, slot - num_positives),
+    chosen, is_object, mask = _sample_slots(
+        key, positive, negative, num_samples, int(num_samples * positive_fraction)
     )
-    mask = slot < num_positives + num_negatives
-    is_object = slot < num_positives
 
     rois = jnp.where(mask[:, None], _take(proposals, chosen), 0.0)
     matched = _take(assignment, chosen)
@@ -190,6 +181,30 @@ def proposal_targets(
         jnp.where(is_object[:, None], deltas, 0.0),
         mask,
     )
+
+
+def _sample_slots(
+    key: Key[Array, ""],
+    positive: Bool[Array, " n"],
+    negative: Bool[Array, " n"],
+    num_samples: int,
+    max_positives: int,
+) -> tuple[Int[Array, " s"], Bool[Array, " s"], Bool[Array, " s"]]:
+    """Fills the sample's slots: positives first, then negatives, then padding.
+
+    Returns:
+      The candidate of each slot, whether it is a positive, and which slots are real.
+    """
+    positive_key, negative_key = jax.random.split(key)
+    positives, num_positives = sample_indices(positive_key, positive, max_positives)
+    negatives, num_negatives = sample_indices(negative_key, negative, num_samples)
+    slot = jnp.arange(num_samples)
+    chosen = jnp.where(
+        slot < num_positives,
+        _take(positives, slot),
+        _take(negatives, slot - num_positives),
+    )
+    return chosen, slot < num_positives, slot < num_positives + num_negatives
 
 
 def _check_num_samples(num_samples: int) -> None:

@@ -34,7 +34,7 @@ def plot_metrics(metrics_path: str | Path, output_path: str | Path) -> None:
       output_path: of the PNG to write.
 
     Raises:
-      UserError: the file cannot be read or has no loss.
+      UserError: if the file cannot be read or has no loss.
     """
     from matplotlib.figure import Figure  # Only here: importing it takes long.
 

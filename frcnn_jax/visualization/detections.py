@@ -38,7 +38,7 @@ def draw_detections(
       The picture, RGB.
 
     Raises:
-      ValueError: the image has another type or shape.
+      ValueError: if the image has another type or shape.
 
     Example:
       >>> small = np.zeros((96, 128, 3), np.uint8)

@@ -1,7 +1,7 @@
-"""Outlines and texts on a picture, and pictures beside one another.
+"""Draws outlines and texts on a picture, and joins pictures.
 
 All positions are `(left, top, right, bottom)` in pixels of the picture, right and
-bottom being the last pixels inside, as Pillow has them. Nothing is drawn outside.
+bottom being the last pixels inside, as in Pillow. Nothing is drawn outside.
 """
 
 import colorsys
@@ -43,7 +43,13 @@ def pixel_box(box: np.ndarray, picture: Image.Image) -> Box:
 
 
 def draw_outline(picture: Image.Image, box: Box, color: Color) -> None:
-    """Draws the edges of a box, between two thin black lines that set them off."""
+    """Draws the edges of a box, set off by thin black lines on both sides.
+
+    Args:
+      picture: to draw on.
+      box: in its pixels.
+      color: of the edges.
+    """
     draw, width = ImageDraw.Draw(picture), _line_width(picture)
     left, top, right, bottom = box
     around = (left - 1, top - 1, right + 1, bottom + 1)
@@ -52,7 +58,13 @@ def draw_outline(picture: Image.Image, box: Box, color: Color) -> None:
 
 
 def draw_dashes(picture: Image.Image, box: Box, color: Color) -> None:
-    """Draws the edges of a box in dashes of a color and black."""
+    """Draws the edges of a box in dashes of a color and black.
+
+    Args:
+      picture: to draw on.
+      box: in its pixels.
+      color: of every other dash.
+    """
     draw, width = ImageDraw.Draw(picture), _line_width(picture)
     draw.rectangle(box, outline=color, width=width)
     left, top, right, bottom = box
@@ -75,8 +87,14 @@ def draw_texts(
 ) -> None:
     """Writes a text at each box, black on a plate of its color.
 
-    Of the places at the box's corners it takes the one that covers least of the texts
-    before it. A text wider than the picture loses its end.
+    Of the places at the box's corners, a text takes the one that covers least of the
+    earlier texts. A text wider than the picture is cut.
+
+    Args:
+      picture: to draw on.
+      boxes: where the texts belong, in its pixels.
+      texts: one for each box.
+      colors: of the plates.
     """
     draw, font = ImageDraw.Draw(picture), _font(picture)
     taken: list[Box] = []
@@ -93,7 +111,12 @@ def draw_texts(
 def side_by_side(
     pictures: Sequence[Image.Image], captions: Sequence[str]
 ) -> Image.Image:
-    """Joins pictures of one size, each below its caption, on white."""
+    """Joins pictures, each below its caption, on white.
+
+    Args:
+      pictures: of one size.
+      captions: one for each picture.
+    """
     width, height = pictures[0].size
     font = _font(pictures[0])
     top = sum(font.getmetrics()) + _MARGIN

@@ -1,4 +1,4 @@
-"""Writing of weights: our own files, and state dicts of other projects."""
+"""Writes weights: our own files, and state dicts of other projects."""
 
 import contextlib
 import dataclasses
@@ -22,6 +22,10 @@ FORMATS = {"torchvision": TORCHVISION, "chenyuntc": CHENYUNTC}
 
 def save_weights(weights: Weights, path: Path) -> None:
     """Writes a `.safetensors`: arrays, preprocessing and, of a detector, its spec.
+
+    Args:
+      weights: of VGG16 or a whole detector.
+      path: of the new file.
 
     Raises:
       UserError: if the file cannot be written, or a detector has no class names.
@@ -74,9 +78,13 @@ def export_weights(weights: Weights, path: Path, layout: Layout) -> None:
 def state_dict(weights: Weights, layout: Layout) -> dict[str, np.ndarray]:
     """Names and arranges the arrays as another project does.
 
+    Args:
+      weights: of VGG16 or a whole detector.
+      layout: of the project.
+
     Raises:
-      UserError: if a layer is missing, or has a shape that cannot be rearranged.
-        ImageNet's classes need not be there.
+      UserError: if a layer is missing, but for ImageNet's classes, or has a shape that
+        cannot be rearranged.
     """
     num_scales = len(weights.spec.model.anchor_scales) if weights.spec else 0
     names = layout.names()

@@ -1,6 +1,6 @@
-"""Reading of weight files: named float32 arrays, whatever container they come in.
+"""Reads weight files: named float32 arrays, whatever container they come in.
 
-The container is recognised by its content, not by its name. Nothing in a file is ever
+The container is recognized by its content, not by its name. Nothing in a file is ever
 executed: PyTorch's are read with `weights_only=True`, NumPy's with
 `allow_pickle=False`.
 """
@@ -70,6 +70,10 @@ def read_file(source: str) -> WeightFile:
 def import_extra(package: str, extra: str) -> Any:
     """Imports a package that only one container needs.
 
+    Args:
+      package: name of the package.
+      extra: of ours that installs it.
+
     Raises:
       UserError: if it is not installed; names the extra that has it.
     """
@@ -80,7 +84,7 @@ def import_extra(package: str, extra: str) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """Says what went wrong without the libraries' further lines."""
+    """Returns the first line of an error, without the libraries' further lines."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()
@@ -94,7 +98,7 @@ def _download(source: str) -> Path:
     if match is None:
         raise UserError(f"{source}: expected hf://OWNER/NAME or hf://OWNER/NAME/FILE")
     repository, name = match.groups()
-    # It tells every attempt to reach the hub; the error says it once.
+    # It logs every attempt to reach the hub; our error says it once.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(hf_hub_download(repository, name or "model.safetensors"))
@@ -215,7 +219,7 @@ def _read_torch(path: Path) -> Content:
 
 
 def _numpy_scalars() -> list[Any]:
-    """What a pickled NumPy number is made of, by its old and new names.
+    """Lists what a pickled NumPy number is made of, by its old and new names.
 
     simple-faster-rcnn-pytorch keeps its best mAP, such a number, in its checkpoints.
     """

@@ -46,9 +46,9 @@ def read_weights(
         layers of an `.npz` it must be given here or in the config, unless they are the
         published Caffe ones.
       anchor_scales: of a detector of another project, which does not store them.
-      anchor_ratios: likewise.
-      class_names: likewise, L names; by default VOC's if it has 20 classes, as the
-        published ones, or else none.
+      anchor_ratios: of such a detector.
+      class_names: of such a detector, L names; by default VOC's if it has 20 classes,
+        like the published ones, or else none.
 
     Raises:
       UserError: if the file cannot be read, is not a VGG16 or a detector with one, or
@@ -68,7 +68,7 @@ def read_weights(
         ours: theirs
         for ours, theirs in all_names.items()
         if theirs in file.arrays
-        # A bias without its kernel is of no use.
+        # A bias is useless without its kernel.
         and all_names[ours.replace(".bias", ".kernel")] in file.arrays
     }
     _check_complete(source, layout, names)
@@ -80,17 +80,25 @@ def read_weights(
     colors = _preprocessing(source, layout, file, arrays, preprocessing)
     spec = None
     if layout.is_detector:
-        model = ModelConfig(
-            anchor_scales=tuple(anchor_scales),
-            anchor_ratios=tuple(anchor_ratios),
-            losses=LossConfig(delta_std=DELTA_STD),
-            **({} if colors is None else vars(colors)),
-        )
         num_classes = len(arrays["head.score.bias"]) - 1
         spec = DetectorSpec(
-            model=model, class_names=_class_names(source, num_classes, class_names)
+            model=_model_config(colors, anchor_scales, anchor_ratios),
+            class_names=_class_names(source, num_classes, class_names),
         )
     return Weights(source, layout.title, file.sha256, arrays, unknown, colors, spec)
+
+
+def _model_config(
+    colors: Preprocessing | None,
+    anchor_scales: Sequence[float],
+    anchor_ratios: Sequence[float],
+) -> ModelConfig:
+    return ModelConfig(
+        anchor_scales=tuple(anchor_scales),
+        anchor_ratios=tuple(anchor_ratios),
+        losses=LossConfig(delta_std=DELTA_STD),
+        **({} if colors is None else vars(colors)),
+    )
 
 
 def _class_names(
@@ -128,7 +136,7 @@ def _check_dimensions(name: str, array: np.ndarray) -> None:
 
 
 def _check_complete(source: str, layout: Layout, present: Mapping[str, object]) -> None:
-    """A detector must be whole; of VGG16 the first convolutions will do."""
+    """Checks that a detector is whole, or a VGG16 from its first convolution on."""
     names = layout.names()
     missing = [name for name in names if name not in present]
     if not layout.is_detector:
@@ -142,7 +150,7 @@ def _check_complete(source: str, layout: Layout, present: Mapping[str, object]) 
         missing = [
             name
             for name in missing
-            # Of fc6 and fc7 there is both or neither.
+            # Kernel and bias of fc6 and fc7 come together.
             if name in expected or name.replace(".bias", ".kernel") in present
         ]
     missing = [names[name] for name in missing if not name.startswith(IMAGENET)]

@@ -18,7 +18,7 @@ IMAGENET = "imagenet.fc8"
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where a project keeps what."""
+    """A project's names and arrangement of the parameters."""
 
     title: str
     layers: Mapping[str, str]  # ours: theirs, without "kernel" or "weight"
@@ -26,7 +26,7 @@ class Layout:
     is_detector: bool = False
     output_first: bool = True  # kernels [out, in, h, w], fc6 reads (channel, h, w)
     preprocessing: str | None = "torchvision"  # None: the file cannot tell
-    # If conv1_1 is the published Caffe kernel, by the order of colours it is for.
+    # If conv1_1 is the published Caffe kernel, by the order of colors it is for.
     caffe_preprocessings: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: {"BGR": "caffe", "RGB": "caffe-rgb"}
     )
@@ -40,7 +40,12 @@ class Layout:
         }
 
     def to_ours(self, name: str, array: np.ndarray, num_scales: int) -> np.ndarray:
-        """Rearranges an array of theirs, for the parameter that we call `name`.
+        """Rearranges an array of theirs.
+
+        Args:
+          name: of our parameter.
+          array: theirs.
+          num_scales: anchor scales of a detector.
 
         Raises:
           ValueError: if its shape does not allow that.
@@ -53,7 +58,13 @@ class Layout:
         return np.ascontiguousarray(array)
 
     def to_theirs(self, name: str, array: np.ndarray, num_scales: int) -> np.ndarray:
-        """Does the inverse of `to_ours`."""
+        """Rearranges an array of ours: the inverse of `to_ours`.
+
+        Args:
+          name: of our parameter.
+          array: ours.
+          num_scales: as for `to_ours`.
+        """
         layer, kind = name.rsplit(".", 1)
         if self.is_detector and layer in _VALUES_PER_ANCHOR:
             array = _swap_anchors(array, layer, (num_scales, -1))

@@ -39,7 +39,7 @@ _SHA256 = {
 
 
 def channel_order(kernel: np.ndarray) -> str | None:
-    """Tells for which colours conv1_1 is; None if it is not the published one.
+    """Returns the color order of conv1_1; None if it is not the published kernel.
 
     Args:
       kernel: [3, 3, 3, 64] of conv1_1.

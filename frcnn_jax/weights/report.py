@@ -1,4 +1,4 @@
-"""What an import did, in lines to read."""
+"""Reports what an import did."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,7 +11,7 @@ def describe(
     loaded: Iterable[str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> list[str]:
-    """Says what was loaded, skipped and missing.
+    """Returns lines on what was loaded, skipped and missing.
 
     Args:
       weights: from `read_weights`.
@@ -43,7 +43,7 @@ def describe(
 
 
 def _layers(names: Iterable[str]) -> str:
-    """Names layers instead of their kernels and biases, and VGG16's in one."""
+    """Lists layers instead of their kernels and biases, and VGG16's as a range."""
     layers = sorted(
         {name.removesuffix(".kernel").removesuffix(".bias") for name in names}
     )

@@ -135,7 +135,7 @@ def test_objects_stand_out_and_difficult_ones_less(source):
     assert np.median(contrast[True]) < 0.5 * np.median(contrast[False])
 
 
-def test_colour_does_not_reveal_the_class(source):
+def test_color_does_not_reveal_the_class(source):
     colors = {name: [] for name in CLASS_NAMES}
     for index, annotation in enumerate(source.annotations):
         if len(annotation.boxes) == 1:
@@ -143,7 +143,7 @@ def test_colour_does_not_reveal_the_class(source):
             patch = source.read_image(index)[y_min:y_max, x_min:x_max]
             colors[CLASS_NAMES[annotation.labels[0]]].append(patch.mean(axis=(0, 1)))
     means = np.array([np.mean(values, axis=0) for values in colors.values()])
-    # A mean of a dozen colours with a deviation of 60 has one of about 17.
+    # A mean of a dozen colors with a deviation of 60 has one of about 17.
     assert np.abs(means - means.mean(axis=0)).max() < 60
 
 

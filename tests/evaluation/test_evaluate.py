@@ -1,6 +1,8 @@
-"""Running a detector over a data set whose images have several canvases."""
+"""Evaluation: one pass over a split, in order; its figures and its files."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from flax import nnx
 from frcnn_jax import distributed, ops
 from frcnn_jax.config import Config, DataConfig
 from frcnn_jax.data.sources import open_source
-from frcnn_jax.detector import make_detect_step
+from frcnn_jax.detector import Detector, make_detect_step
 from frcnn_jax.evaluation import evaluate, voc
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import abstract_detector, random_params
@@ -71,7 +73,23 @@ def test_one_pass_gives_the_losses_and_the_detections():
 
     batches = evaluate.evaluation_batches(source, config.data, batch_size=3)
     per_batch = [losses(params, jax.tree.map(jnp.asarray, each)) for each in batches]
-    means = jax.tree.map(lambda *x: np.concatenate(x).mean(), *per_batch)
-    expected = {f"validation_{n}": x for n, x in means._asdict().items()}
-    expected["validation_loss"] = means.total
+    rows = jax.tree.map(lambda *x: np.concatenate(x), *per_batch)
+    columns = rows._asdict() | {"loss": rows.total}
+    expected = {f"validation_{name}": x.mean() for name, x in columns.items()}
     assert figures == pytest.approx(expected, rel=1e-5)
+
+
+def test_figures_table_and_pictures_are_written(tmp_path, capsys):
+    detector = Detector(
+        tiny.SPEC, random_params(tiny.MODEL, tiny.NUM_CLASSES, 0), "random"
+    )
+    source = open_source(tiny.DATA, "test")
+    evaluation = evaluate.evaluate(detector, source, tiny.CONFIG, tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == evaluation
+    assert set(evaluation) == {"voc07_map", "area_map", "coco", "per_class"}
+    assert tuple(evaluation["per_class"]) == source.class_names
+    names = [f"{Path(each.image_id).name}.png" for each in source.annotations]
+    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert pictures == sorted(names[: evaluate.NUM_PICTURES])
+    table = capsys.readouterr().out
+    assert all(name in table for name in (*source.class_names, "all", "COCO AP"))

@@ -21,7 +21,7 @@ import numpy as np
 
 OUTPUT = Path(__file__).with_name("roi.npz")
 STRIDE = 16
-# Eleven values: prime to the sizes, so that neighbours have different ones.
+# Eleven values: prime to the sizes, so that neighbors have different ones.
 COTANGENT = np.arange(1, 12, dtype=np.float32)
 
 

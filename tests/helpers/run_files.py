@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +20,25 @@ TIMES = ("images_per_second", "input_wait_share")  # a clock makes these figures
 UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
-def read_rows(work_dir: Path, name: str = "metrics", **parsers) -> list[dict[str, Any]]:
+def read_rows(work_dir: Path, name: str = "metrics", **options) -> list[dict[str, Any]]:
     """Reads a log; fails for NaN and infinity, which are not JSON.
 
     Args:
       work_dir: the run directory.
       name: of the log, without `.jsonl`.
-      **parsers: options of `json.loads`.
+      **options: of `json.loads`.
     """
     lines = (work_dir / f"{name}.jsonl").read_text().splitlines()
-    return [json.loads(line, parse_constant=_refuse, **parsers) for line in lines]
+    return [json.loads(line, parse_constant=_refuse, **options) for line in lines]
 
 
-def exact_rows(work_dir: Path) -> list[dict[str, Any]]:
-    """Reads `metrics.jsonl` without the times; figures stay text, to the last digit."""
+def repeatable_rows(work_dir: Path) -> list[dict[str, Any]]:
+    """Reads the log without what a clock made; figures stay the text they are."""
     rows = read_rows(work_dir, parse_float=str, parse_int=str)
-    return [without_times(row) for row in rows]
+    return [{name: row[name] for name in row if name not in TIMES} for row in rows]
 
 
-def without_times(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in TIMES}
-
-
-def read_evaluation(work_dir: Path) -> dict[str, Any]:
-    return json.loads((work_dir / "evaluation.json").read_text())
-
-
-def last_row(work_dir: Path) -> int:
+def last_step(work_dir: Path) -> int:
     """Returns the step of the last whole row of the log, 0 if there is none."""
     path = work_dir / "metrics.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
@@ -55,7 +47,12 @@ def last_row(work_dir: Path) -> int:
 
 def has_logged(step: int) -> Callable[[Path], bool]:
     """Makes a predicate: has a run's log come to this step?"""
-    return lambda work_dir: last_row(work_dir) >= step
+    return lambda work_dir: last_step(work_dir) >= step
+
+
+def has_saved(step: int) -> Callable[[Path], bool]:
+    """Makes a predicate: has a run this step's checkpoint?"""
+    return lambda work_dir: (work_dir / "checkpoints" / str(step)).exists()
 
 
 def is_saving_after(step: int) -> Callable[[Path], bool]:
@@ -63,7 +60,7 @@ def is_saving_after(step: int) -> Callable[[Path], bool]:
 
     def is_saving(work_dir: Path) -> bool:
         unfinished = any((work_dir / "checkpoints").glob(UNFINISHED))
-        return unfinished and last_row(work_dir) >= step
+        return unfinished and last_step(work_dir) >= step
 
     return is_saving
 

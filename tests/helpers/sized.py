@@ -1,4 +1,4 @@
-"""A source of plain images of given sizes, each of the colour of its index."""
+"""A source of plain images of given sizes, each of the color of its index."""
 
 from collections.abc import Sequence
 

@@ -23,7 +23,7 @@ def gradients(convolution, x, kernel, padding, cotangent):
     def apply(x, kernel):
         return convolution(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS)
 
-    result, pull_back = jax.vjp(apply, x, kernel)
+    result, pull_back = jax.vjp(apply, jnp.asarray(x), jnp.asarray(kernel))
     return result, *pull_back(cotangent)
 
 

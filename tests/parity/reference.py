@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
     roi_sigma: float
     delta_std: tuple[float, float, float, float]
     localization_weight: float
-    over_positives: bool  # what divides the localisation losses, or else all samples
+    over_positives: bool  # what divides the localization losses, or else all samples
     by_probability: bool  # what ranks the proposals, or else the logit
     append_gt: bool
     touching: bool  # whether background must touch an object
@@ -120,7 +120,7 @@ def detect(state, image, scale, score_threshold=0.05):
 
     Args:
       state: parameters, of ratio-major anchors.
-      image: [1, 3, H, W] normalised.
+      image: [1, 3, H, W] normalized.
       scale: resized / original size.
       score_threshold: detections score more than this.
     """

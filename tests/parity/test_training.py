@@ -215,7 +215,7 @@ def test_the_head_scores_and_moves_rois_alike(case, outputs):
 
 def test_the_four_losses_agree(case, losses):
     for ours, expected in zip(case.losses, losses, strict=True):
-        assert_close(ours, expected)
+        assert_close(float(ours), expected)
 
 
 def test_every_parameter_has_the_same_gradient(case, gradient):

@@ -1,4 +1,4 @@
-"""What the log tells of some steps, from metrics made by hand."""
+"""What the log reports of some steps, from metrics made by hand."""
 
 import json
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from frcnn_jax.errors import UserError
-from frcnn_jax.models import Losses
+from frcnn_jax.models import Losses, SamplingStats
 from frcnn_jax.training.metrics import NUM_HARDEST, MetricsAccumulator
 from frcnn_jax.training.step import Metrics
+from tests.helpers.run_files import TIMES
 
 IMAGE_IDS = [f"image{index:02d}" for index in range(20)]
-TIMES = {"images_per_second", "input_wait_share"}
 
 
-def make_watch(steps_per_epoch=100, max_bad_steps=10):
+def make_accumulator(steps_per_epoch=100, max_bad_steps=10):
     return MetricsAccumulator(IMAGE_IDS, steps_per_epoch, max_bad_steps)
 
 
@@ -25,8 +25,13 @@ def make_metrics(indices, image_mask=None, num_bad_steps=0, is_finite=True, **va
         name: np.broadcast_to(np.float32(values.pop(name, 0.0)), shape)
         for name in Losses._fields
     }
+    stats = {
+        name: np.broadcast_to(np.float32(values.pop(name, 0.0)), shape)
+        for name in SamplingStats._fields
+    }
     return Metrics(
         losses=Losses(**fields),
+        stats=SamplingStats(**stats),
         indices=np.array(indices, np.int32),
         image_mask=np.ones(shape, bool) if image_mask is None else np.array(image_mask),
         gradient_norm=np.float32(values.pop("gradient_norm", 1.0)),
@@ -50,12 +55,14 @@ def to_json(value):
 
 
 def test_row_holds_the_means_over_steps_of_the_means_over_images():
-    watch = make_watch(steps_per_epoch=4)
-    watch.add(
+    accumulator = make_accumulator(steps_per_epoch=4)
+    accumulator.add(
         1, make_metrics([0, 1], roi_classification_loss=[1, 3], gradient_norm=5.0)
     )
-    watch.add(2, make_metrics([2, 3], rpn_localization_loss=0.5, num_positive_rois=6))
-    row = watch.close(2)
+    accumulator.add(
+        2, make_metrics([2, 3], rpn_localization_loss=0.5, num_positive_rois=6)
+    )
+    row = accumulator.flush(2)
     assert list(row)[:5] == ["loss", *Losses._fields]
     assert row["roi_classification_loss"] == 1.0
     assert row["rpn_localization_loss"] == 0.25
@@ -69,30 +76,30 @@ def test_row_holds_the_means_over_steps_of_the_means_over_images():
 
 
 def test_next_window_starts_empty():
-    watch = make_watch()
-    watch.add(1, make_metrics([0], roi_classification_loss=9.0))
-    watch.close(1)
-    watch.add(2, make_metrics([0], roi_classification_loss=2.0))
-    assert watch.close(2)["loss"] == 2.0
+    accumulator = make_accumulator()
+    accumulator.add(1, make_metrics([0], roi_classification_loss=9.0))
+    accumulator.flush(1)
+    accumulator.add(2, make_metrics([0], roi_classification_loss=2.0))
+    assert accumulator.flush(2)["loss"] == 2.0
 
 
-def test_filler_has_no_part_in_means_and_hardest_images():
-    watch = make_watch(steps_per_epoch=1)
+def test_padding_images_are_excluded_from_means_and_hardest_images():
+    accumulator = make_accumulator(steps_per_epoch=1)
     losses = [1.0, np.nan, 3.0]
     metrics = make_metrics([4, 5, 6], [True, False, True], rpn_localization_loss=losses)
-    watch.add(1, metrics)
-    assert watch.close(1)["loss"] == 2.0
-    assert [image["image_id"] for image in watch.hardest[0]["images"]] == [
+    accumulator.add(1, metrics)
+    assert accumulator.flush(1)["loss"] == 2.0
+    assert [image["image_id"] for image in accumulator.hardest[0]["images"]] == [
         "image06",
         "image04",
     ]
-    assert not watch.bad_steps
+    assert not accumulator.bad_steps
 
 
 def test_bad_step_names_its_images_and_losses_and_stays_out_of_the_means():
-    watch = make_watch()
-    watch.add(1, make_metrics([0, 3], roi_classification_loss=1.0))
-    watch.add(
+    accumulator = make_accumulator()
+    accumulator.add(1, make_metrics([0, 3], roi_classification_loss=1.0))
+    accumulator.add(
         2,
         bad_metrics(
             (7, 8),
@@ -100,10 +107,10 @@ def test_bad_step_names_its_images_and_losses_and_stays_out_of_the_means():
             rpn_localization_loss=np.inf,
         ),
     )
-    row = watch.close(2)
+    row = accumulator.flush(2)
     assert row["loss"] == 1.0
     assert row["bad_steps"] == 1
-    assert watch.bad_steps == [
+    assert accumulator.bad_steps == [
         {
             "step": 2,
             "not_finite": [
@@ -116,31 +123,31 @@ def test_bad_step_names_its_images_and_losses_and_stays_out_of_the_means():
 
 
 def test_bad_gradient_names_the_real_images_of_its_batch():
-    watch = make_watch()
+    accumulator = make_accumulator()
     metrics = bad_metrics((1, 2, 3), image_mask=[True, True, False])
-    watch.add(4, metrics._replace(gradient_norm=np.float32(np.nan)))
-    watch.close(4)
-    (row,) = watch.bad_steps
+    accumulator.add(4, metrics._replace(gradient_norm=np.float32(np.nan)))
+    accumulator.flush(4)
+    (row,) = accumulator.bad_steps
     assert row == {"step": 4, "not_finite": ["gradient of images image01, image02"]}
 
 
 def test_window_of_bad_steps_only_has_a_row_without_losses():
-    watch = make_watch()
-    watch.add(1, bad_metrics(roi_classification_loss=np.nan))
-    row = watch.close(1)
+    accumulator = make_accumulator()
+    accumulator.add(1, bad_metrics(roi_classification_loss=np.nan))
+    row = accumulator.flush(1)
     assert set(row) == {"epoch", "bad_steps", *TIMES}
     assert to_json(row)["bad_steps"] == 1
 
 
 def test_run_ends_in_one_line_after_max_bad_steps():
-    watch = make_watch(max_bad_steps=2)
-    watch.add(1, bad_metrics(num_bad_steps=1))
-    watch.close(1)
-    watch.check()
-    watch.add(2, bad_metrics(num_bad_steps=2))
-    watch.close(2)
+    accumulator = make_accumulator(max_bad_steps=2)
+    accumulator.add(1, bad_metrics(num_bad_steps=1))
+    accumulator.flush(1)
+    accumulator.raise_if_too_many_skipped()
+    accumulator.add(2, bad_metrics(num_bad_steps=2))
+    accumulator.flush(2)
     with pytest.raises(UserError, match=r"^2 updates .*bad_steps\.jsonl.*$") as caught:
-        watch.check()
+        accumulator.raise_if_too_many_skipped()
     assert "\n" not in str(caught.value)
 
 
@@ -159,35 +166,37 @@ def random_metrics(step):
     )
 
 
-def rows_of(watch, steps):
-    """Rows at step 6 and 12, and everything else the watch told."""
+def rows_of(accumulator, steps):
+    """Rows at step 6 and 12, and everything else to be logged."""
     rows = []
     for step in steps:
-        watch.add(step, random_metrics(step))
+        accumulator.add(step, random_metrics(step))
         if step % 6 == 0:
-            rows.append(without_times(watch.close(step)))
-    return rows, watch.bad_steps, watch.hardest
+            rows.append(without_times(accumulator.flush(step)))
+    return rows, accumulator.bad_steps, accumulator.hardest
 
 
 @pytest.mark.parametrize("last_step", [2, 4, 5, 6, 9, 11])
-def test_restored_watch_tells_the_same_bit_for_bit(last_step):
-    expected = rows_of(make_watch(steps_per_epoch=5), range(1, 13))
-    before, after = (make_watch(steps_per_epoch=5) for _ in range(2))
-    told = rows_of(before, range(1, last_step + 1))
+def test_restored_accumulator_reports_the_same_bit_for_bit(last_step):
+    expected = rows_of(make_accumulator(steps_per_epoch=5), range(1, 13))
+    before, after = (make_accumulator(steps_per_epoch=5) for _ in range(2))
+    rows_before = rows_of(before, range(1, last_step + 1))
     state = to_json(before.state())
     after.restore(state, num_bad_steps=before._num_bad_steps)
-    told_after = rows_of(after, range(last_step + 1, 13))
-    assert [a + b for a, b in zip(told, told_after, strict=True)] == list(expected)
+    rows_after = rows_of(after, range(last_step + 1, 13))
+    assert [a + b for a, b in zip(rows_before, rows_after, strict=True)] == list(
+        expected
+    )
 
 
 def hardest_of(*batches):
     """The hardest images of an epoch of these batches of (index, loss)."""
-    watch = make_watch(steps_per_epoch=len(batches))
+    accumulator = make_accumulator(steps_per_epoch=len(batches))
     for step, batch in enumerate(batches, start=1):
         indices, losses = zip(*batch, strict=True)
-        watch.add(step, make_metrics(indices, rpn_classification_loss=losses))
-    watch.close(len(batches))
-    (row,) = to_json(watch.hardest)
+        accumulator.add(step, make_metrics(indices, rpn_classification_loss=losses))
+    accumulator.flush(len(batches))
+    (row,) = to_json(accumulator.hardest)
     assert row["step"] == len(batches)
     assert row["epoch"] == 1
     return [(image["image_id"], image["loss"]) for image in row["images"]]
@@ -219,26 +228,26 @@ def test_losses_that_are_not_finite_come_first_as_null():
 
 
 def test_epoch_that_ends_inside_a_window_has_its_own_hardest_images():
-    watch = make_watch(steps_per_epoch=2)
+    accumulator = make_accumulator(steps_per_epoch=2)
     for step in range(1, 6):
-        watch.add(step, make_metrics([step], rpn_localization_loss=10.0 - step))
-    watch.close(5)
-    first, second = watch.hardest
+        accumulator.add(step, make_metrics([step], rpn_localization_loss=10.0 - step))
+    accumulator.flush(5)
+    first, second = accumulator.hardest
     assert (first["step"], first["epoch"]) == (2, 1)
     assert (second["step"], second["epoch"]) == (4, 2)
     ids = [[image["image_id"] for image in row["images"]] for row in (first, second)]
     assert ids == [["image01", "image02"], ["image03", "image04"]]
 
 
-def test_time_aside_does_not_count_but_the_steps_before_it_do(monkeypatch):
+def test_excluded_time_does_not_count_but_the_steps_before_it_do(monkeypatch):
     clock = iter([0.0, 3.0, 7.0, 9.0, 10.0, 14.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    watch = make_watch()  # at 0
-    watch.wait_for(iter([None]))  # 3 to 7
-    watch.add(1, make_metrics([0, 1, 2]))
-    with watch.exclude_from_timing():  # 9 to 10
-        assert not watch._pending
+    accumulator = make_accumulator()  # at 0
+    accumulator.next_batch(iter([None]))  # 3 to 7
+    accumulator.add(1, make_metrics([0, 1, 2]))
+    with accumulator.exclude_from_timing():  # 9 to 10
+        assert not accumulator._pending
     clock = iter([11.0, 11.0])
-    row = watch.close(1)
+    row = accumulator.flush(1)
     assert row["images_per_second"] == pytest.approx(3 / 10)
     assert row["input_wait_share"] == pytest.approx(4 / 10)

@@ -1,4 +1,4 @@
-"""The optimiser's groups and schedule."""
+"""The optimizer's groups and schedule."""
 
 import jax
 import jax.numpy as jnp

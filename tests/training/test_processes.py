@@ -34,10 +34,7 @@ pytestmark = pytest.mark.slow
 CONFIG = """
 import dataclasses
 from frcnn_jax.config import DetectionConfig
-from frcnn_jax.weights.checkpoints import read_checkpoint
 from tests.helpers import tiny
-from tests.helpers.run_files import TIMES, read_rows
-from tests.helpers.run_files import TIMES, read_rows
 
 def get_config():
     data = dataclasses.replace(tiny.DATA, validation_split="test")

@@ -133,7 +133,7 @@ def test_report_says_what_was_loaded_skipped_and_is_missing(read):
     ]
 
 
-def test_report_names_the_colours(read):
+def test_report_names_the_colors(read):
     weights = read(foreign.npz(), preprocessing="caffe")
     assert describe(weights, weights.arrays, {})[-1] == (
         "  pixels: BGR, 0..255, minus 103.939 116.779 123.68, divided by 1.0 1.0 1.0"

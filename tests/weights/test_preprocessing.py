@@ -74,7 +74,7 @@ def preprocessing_of(weights) -> str | None:
 
 @every_project
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
-def test_published_caffe_kernel_is_recognised(project, order, read, caffe_conv1_1):
+def test_published_caffe_kernel_is_recognized(project, order, read, caffe_conv1_1):
     arrays, name, output_first, *expected = PROJECTS[project]
     kernel = caffe_conv1_1[order]
     if output_first:

@@ -11,6 +11,10 @@ from frcnn_jax.errors import UserError
 def open_source(config: DataConfig, split: str) -> Source:
     """Opens a split of the data set that the config names.
 
+    Args:
+      config: which data set, and where it is.
+      split: name of the split, as the source has it.
+
     Raises:
       UserError: if it is missing or broken.
     """

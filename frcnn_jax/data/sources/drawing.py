@@ -1,4 +1,4 @@
-"""Painting for the shapes data set: opacity masks, grounds and colours.
+"""Paints the shapes data set: opacity masks, backgrounds and colors.
 
 Every function takes its random numbers from the generator it is given. Images are
 float32 in about 0..255, sizes are (height, width) in pixels.
@@ -30,7 +30,17 @@ _POLYGONS = {"triangle": _TRIANGLE, "cross": _CROSS, "star": _STAR}
 
 
 def mask(rng: np.random.Generator, name: str, height: int, width: int) -> np.ndarray:
-    """Draws a shape that fills its box: [height, width] opacity in 0..1."""
+    """Draws a shape that fills its box.
+
+    Args:
+      rng: decides which way up a polygon is.
+      name: of the shape.
+      height: of its box, in pixels.
+      width: of its box, in pixels.
+
+    Returns:
+      [height, width] opacity in 0..1.
+    """
     size = np.array([width, height]) * _SUPERSAMPLING
     canvas = Image.new("L", tuple(size), 0)
     draw = ImageDraw.Draw(canvas)
@@ -52,7 +62,15 @@ def mask(rng: np.random.Generator, name: str, height: int, width: int) -> np.nda
 def background(
     rng: np.random.Generator, image_size: tuple[int, int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Paints the ground: [H, W, 3] float32 in about 0..255, and its two colours."""
+    """Paints a background.
+
+    Args:
+      rng: decides pattern and colors.
+      image_size: (height, width), in pixels.
+
+    Returns:
+      [H, W, 3] float32 in about 0..255, and its two colors.
+    """
     color = rng.uniform(30, 225, 3).astype(np.float32)
     other = np.clip(color + rng.uniform(-60, 60, 3), 0, 255).astype(np.float32)
     y, x = np.ogrid[: image_size[0], : image_size[1]]
@@ -73,7 +91,12 @@ def background(
 
 
 def contrasting_color(rng: np.random.Generator, others: list[np.ndarray]) -> np.ndarray:
-    """Picks the first of some random colours that is far from the others."""
+    """Picks the first of some random colors that is far from the others.
+
+    Args:
+      rng: draws the colors.
+      others: colors to contrast with, [3] each.
+    """
     colors = rng.uniform(0, 255, (_NUM_COLORS, 3)).astype(np.float32)
     distances = np.linalg.norm(colors[:, None] - np.stack(others), axis=-1).min(axis=1)
     far = np.flatnonzero(distances > _MIN_CONTRAST)

@@ -36,7 +36,7 @@ class ShapesSource:
     """Pictures of ellipses, rectangles, triangles, crosses, rings and stars.
 
     Objects differ in size (each side 25 to 65 percent of the image's shorter side),
-    aspect ratio (0.5 to 2) and colour, stand on noisy, striped, checked or graded
+    aspect ratio (0.5 to 2) and color, stand on noisy, striped, checked or graded
     ground and may cover one another in part. About 8 percent of the images show none.
     About 7 percent of the objects are `difficult`: they are nearly transparent.
 
@@ -50,14 +50,14 @@ class ShapesSource:
 
     def __init__(
         self, *, num_images: int, image_size: tuple[int, int], seed: int, split: str
-    ):
+    ) -> None:
         """Describes the data set; draws nothing yet.
 
         Args:
-          num_images: How many images there are.
+          num_images: how many images there are.
           image_size: (height, width) of each, in pixels.
-          seed: Any non-negative integer; other seeds give other images.
-          split: Any name; the images of different splits differ.
+          seed: any non-negative integer; other seeds give other images.
+          split: any name; the images of different splits differ.
         """
         self._num_images = num_images
         self._image_size = image_size

@@ -23,19 +23,21 @@ _DIFFICULT_FIELDS = ("is_difficult", "is_crowd")
 class TFDSSource:
     """A split of a prepared data set of TensorFlow Datasets."""
 
-    def __init__(self, name: str, split: str, *, data_dir: str | Path | None = None):
+    def __init__(
+        self, name: str, split: str, *, data_dir: str | Path | None = None
+    ) -> None:
         """Opens a data set and reads the boxes of a split in one pass.
 
         Boxes are taken as they are, without a shift by a pixel.
 
         Args:
-          name: As for `tfds.builder`, e.g. `"voc/2007"`.
-          split: As for TFDS, e.g. `"train"` or `"train[:10%]"`.
-          data_dir: Where the prepared data are; by default where TFDS puts them.
+          name: as for `tfds.builder`, e.g. `"voc/2007"`.
+          split: as for TFDS, e.g. `"train"` or `"train[:10%]"`.
+          data_dir: where the prepared data are; by default where TFDS puts them.
 
         Raises:
-          UserError: Name or split is unknown, the data are not prepared, or they have
-            other features.
+          UserError: if name or split is unknown, the data are not prepared, or they
+            have other features.
         """
         self._name = f"{name} ({split})"
         builder = _open_builder(name, data_dir)
@@ -49,7 +51,7 @@ class TFDSSource:
         """Returns image `index` as [H, W, 3] uint8 RGB.
 
         Raises:
-          UserError: The image is broken; names the data set and the image.
+          UserError: if the image is broken; names the data set and the image.
         """
         record = self._records[index]
         return images.read_rgb(io.BytesIO(record["image"]), self._describe(index))

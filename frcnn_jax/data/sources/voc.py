@@ -28,22 +28,22 @@ class VOCSource:
         *,
         class_names: Sequence[str] | None = None,
         skip_broken: bool = False,
-    ):
+    ) -> None:
         """Reads and checks the annotations of a split; the images stay unread.
 
         Args:
-          root: The folder, or one that holds several such folders.
-          split: The name of a file in `ImageSets/Main`, without `.txt`, after the
+          root: the folder, or one that holds several such folders.
+          split: the name of a file in `ImageSets/Main`, without `.txt`, after the
             folder if `root` holds several: `VOC2007/trainval`. Parts joined by `+` are
             read one after the other.
-          class_names: The classes, in the order of their labels. By default, all
+          class_names: the classes, in the order of their labels. By default, all
             those in the `Annotations` of these folders, sorted, so that every split
             numbers them alike.
-          skip_broken: Decode each image now and leave out, with a warning, those
+          skip_broken: decode each image now and leave out, with a warning, those
             that are broken. Otherwise `read_image` raises when it meets one.
 
         Raises:
-          UserError: Something is missing or malformed; names the file and the field.
+          UserError: if something is missing or malformed; names the file and the field.
         """
         self._files = voc_split.find_files(Path(root), split)
         folders = {files.annotation.parent for files in self._files.values()}
@@ -62,7 +62,7 @@ class VOCSource:
         """Returns image `index` as [H, W, 3] uint8 RGB.
 
         Raises:
-          UserError: The file is broken; names its path.
+          UserError: if the file is broken; names its path.
         """
         path = self._files[self.annotations[index].image_id].image
         return images.read_rgb(path, str(path))

@@ -20,8 +20,8 @@ def find_files(root: Path, split: str) -> dict[str, ImageFiles]:
     """Finds the files of every image of a split, in its order.
 
     Args:
-      root: The folder, or one that holds several such folders.
-      split: Parts joined by `+`: each the name of a file in `ImageSets/Main`, after a
+      root: the folder, or one that holds several such folders.
+      split: parts joined by `+`: each the name of a file in `ImageSets/Main`, after a
         folder in `root` and a slash where `root` holds several.
 
     Returns:
@@ -29,7 +29,8 @@ def find_files(root: Path, split: str) -> dict[str, ImageFiles]:
       `VOC2012/2008_000002`.
 
     Raises:
-      UserError: A folder, a part or an image is missing, or an image is listed twice.
+      UserError: if a folder, a part or an image is missing, or an image is listed
+        twice.
     """
     found = {}
     for part in split.split("+"):

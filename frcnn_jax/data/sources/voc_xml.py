@@ -25,7 +25,8 @@ def parse(path: Path) -> list[Object]:
     """Reads the objects of a file; there may be none.
 
     Raises:
-      UserError: The file is missing or malformed; names it, the field and its value.
+      UserError: if the file is missing or malformed; names it, the field and its
+        value.
     """
     try:
         tree = ElementTree.parse(path)
