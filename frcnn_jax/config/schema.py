@@ -333,8 +333,8 @@ class OptimizerConfig:
     clip_norm: float | None = None
     """Largest norm of the gradient of all parameters; unlimited by default."""
     ema_decay: float | None = None
-    """Evaluate with a moving average of the parameters, of which a step keeps this share;
-    with the parameters themselves by default."""
+    """Evaluate with a moving average of the parameters, of which a step keeps this
+    share; by default with the parameters themselves."""
 
     def __post_init__(self):
         """Refuses impossible values."""
@@ -408,7 +408,7 @@ class Config:
     max_to_keep: int = 2
     """Checkpoints kept: the latest ones, and the best one of those validated."""
     max_bad_steps: int = 10
-    """Skipped updates (a loss or gradient is not finite) that end the run."""
+    """Skipped updates, of a loss or gradient not finite, that end the run."""
     compilation_cache: str = "~/.cache/frcnn_jax"
     """Folder of compiled programs, for a quick second start; none if empty. JAX's own
     JAX_COMPILATION_CACHE_DIR takes precedence."""

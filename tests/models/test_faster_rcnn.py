@@ -89,6 +89,7 @@ def cut(batch: Batch, size: tuple[int, int]) -> Batch:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(56, 64), (64, 50), (37, 61), (33, 17)])
 def test_losses_and_gradient_do_not_depend_on_the_canvas(detector, size):
     params, gradient, _ = detector
@@ -101,6 +102,7 @@ def test_losses_and_gradient_do_not_depend_on_the_canvas(detector, size):
     assert_close(large_grads, grads)
 
 
+@pytest.mark.slow
 def test_losses_and_gradient_do_not_depend_on_neighbors(detector):
     params, gradient, _ = detector
     batch = tiny.first_batch(2)

@@ -53,6 +53,7 @@ def losses(config, params, batch, keys=KEYS, proposals=None):
     return jax.vmap(one_image)(keys, outputs, *objects, proposals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["align", "max"])
 def test_losses_and_gradients_are_float32_and_finite(params, pooling):
     config = dataclasses.replace(HALF, pooling=pooling)
@@ -69,6 +70,19 @@ def test_losses_and_gradients_are_float32_and_finite(params, pooling):
         assert leaf.dtype == np.float32, name
         assert np.isfinite(leaf).all(), name
         assert leaf.any(), name
+
+
+@pytest.mark.parametrize("pooling", ["align", "max"])
+def test_gradients_have_the_type_of_the_parameters(params, pooling):
+    config = dataclasses.replace(HALF, pooling=pooling)
+    graphdef, _ = abstract_detector(config, tiny.NUM_CLASSES)
+    batch = on_device(tiny.take(tiny.first_batch(), 0))
+
+    def total(params):
+        return tiny.losses(nnx.merge(graphdef, params), KEYS, batch)[0].total.sum()
+
+    for leaf in jax.tree.leaves(jax.eval_shape(jax.grad(total), params)):
+        assert leaf.dtype == jnp.float32
 
 
 def test_stages_have_their_types(params):
