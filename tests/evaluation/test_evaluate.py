@@ -53,6 +53,7 @@ def test_results_come_in_the_order_of_the_source(batch_size):
         np.testing.assert_array_equal(image.boxes, [[*size, *size]])
 
 
+@pytest.mark.slow
 def test_one_pass_gives_the_losses_and_the_detections():
     graphdef, _ = abstract_detector(tiny.MODEL, tiny.NUM_CLASSES)
     params = random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)

@@ -133,6 +133,7 @@ def test_detections_are_float32_and_finite(params):
     assert bool(jnp.isfinite(found.boxes).all() & jnp.isfinite(found.scores).all())
 
 
+@pytest.mark.slow
 def test_random_layers_can_be_fitted_to_pretrained_ones(params):
     detector = nnx.merge(abstract_detector(HALF, tiny.NUM_CLASSES)[0], params)
     names = [name for name in flatten(params) if name.startswith("backbone.conv1")]

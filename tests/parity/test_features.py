@@ -31,6 +31,7 @@ def image(data_root):
     return image[..., ::-1] - BLUE_GREEN_RED_MEAN
 
 
+@pytest.mark.slow
 def test_conv3_3_of_a_photograph_agrees(kernels, image):
     backbone = nnx.eval_shape(lambda: VGG16(rngs=nnx.Rngs(0)))
     for name, (kernel, bias) in kernels.items():
