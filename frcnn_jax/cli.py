@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "command",
         choices=commands,
-        help="`frcnn COMMAND --help` tells more",
+        help="`frcnn COMMAND --help` explains each",
     )
     _exit_cleanly(
         lambda: commands[parser.parse_args(arguments[:1]).command](arguments[1:])

@@ -129,7 +129,8 @@ class Detector:
           image: a path, a PIL image of any mode, or [H, W, 3] uint8 RGB.
 
         Returns:
-          What the evaluation finds in the same image.
+          What the evaluation finds in the same image: to the bit if it evaluates one
+          image at a time, else but for rounding.
 
         Raises:
           UserError: if the image cannot be read or fits into no canvas.

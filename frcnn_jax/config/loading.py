@@ -147,7 +147,7 @@ def _to_tuples(value: Any) -> Any:
 
 
 def _first_paragraph(text: str) -> str:
-    """Makes one line of the box that tyro draws around an error."""
+    """Extracts the message from the box that tyro draws around an error."""
     lines = [line.strip("│ ") for line in text.splitlines()[1:]]
     rule = next((i for i, line in enumerate(lines) if re.match("[─╰]", line)), None)
     return " ".join(lines[:rule]).strip() or text

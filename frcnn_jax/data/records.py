@@ -60,7 +60,7 @@ class ImageDetections(NamedTuple):
     """What a detector found in one image, in any order."""
 
     boxes: np.ndarray  # [D, 4] float32, pixels
-    scores: np.ndarray  # [D] float32, higher is surer
+    scores: np.ndarray  # [D] float32, higher is more certain
     labels: np.ndarray  # [D] int32, 0..L-1
 
 

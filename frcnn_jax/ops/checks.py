@@ -12,7 +12,7 @@ F = typing.TypeVar("F", bound=Callable)
 
 
 def check_shapes(function: F) -> F:
-    """Makes a function refuse arrays whose shapes contradict its annotations.
+    """Decorates a function to refuse arrays whose shapes contradict its annotations.
 
     A dimension that has a name must be the same wherever the name stands. Shapes are
     static, so that under `jax.jit` the check costs nothing but tracing time. NumPy
@@ -26,8 +26,8 @@ def check_shapes(function: F) -> F:
       the function with the checks before it.
 
     Raises:
-      ValueError: when called with a wrong shape; says which argument.
-      TypeError: when called with something that is no array.
+      ValueError: if an argument has a wrong shape; names it.
+      TypeError: if an argument is no array; names it.
 
     Example:
       >>> from jaxtyping import Array, Float

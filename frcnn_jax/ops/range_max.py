@@ -144,7 +144,7 @@ def _over_look_ups(update, state, map_size, rows, columns):
 
 
 def _cover(begin, end, num_cells):
-    """Tells the kind of window for each interval, its copies' first cells, the trips.
+    """Returns each interval's kind of window, its copies' first cells, and the trips.
 
     The copies lie end to end, the last ones pushed back inside the interval.
     """
@@ -201,6 +201,6 @@ def _window_cells(
 
 
 def _shifts(x: Array, step: int) -> list[Array]:
-    """Makes WINDOW copies, each moved towards 0 by `step` rows more than the last."""
+    """Returns WINDOW copies, each shifted down by `step` rows more than the last."""
     padded = jnp.pad(x, ((0, (WINDOW - 1) * step), (0, 0)))
     return [padded[i * step : i * step + x.shape[0]] for i in range(WINDOW)]

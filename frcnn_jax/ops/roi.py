@@ -1,7 +1,7 @@
 """Pooling of a feature map inside regions of interest (RoIs), for one image.
 
 RoIs are `(y_min, x_min, y_max, x_max)` in pixels of the resized image; the feature map
-has one cell per `stride` pixels. Where the map is padded, `feature_size` tells how many
+has one cell per `stride` pixels. Where the map is padded, `feature_size` says how many
 cells are real, and the result is that of the map cut to this size.
 """
 

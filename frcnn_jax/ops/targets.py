@@ -1,4 +1,4 @@
-"""What the two stages shall learn: labels and deltas of anchors and of proposals.
+"""Training targets of both stages: labels and deltas of anchors and proposals.
 
 Boxes are `(y_min, x_min, y_max, x_max)` in pixels of the resized image; one image each.
 Labels of a data set count from 0; in the RoI head 0 is the background and class c is
@@ -25,7 +25,7 @@ class AnchorTargets(NamedTuple):
 
 
 class ProposalTargets(NamedTuple):
-    """A sample of proposals and what the RoI head shall make of them."""
+    """A sample of proposals and the RoI head's targets for them."""
 
     rois: Float[Array, "s 4"]  # boxes in pixels, objects first; padding is zero
     labels: Int[Array, " s"]  # 0 background, class + 1 otherwise

@@ -135,7 +135,7 @@ def restore_latest(
 ) -> tuple[TrainState, Progress]:
     """Restores the latest undamaged checkpoint.
 
-    Damaged ones after it are set aside, as `damaged-STEP`, with a warning.
+    Later, damaged ones are renamed to `damaged-STEP`, with a warning.
 
     Args:
       checkpoints: of the run; there must be some.
@@ -158,7 +158,7 @@ def restore_latest(
         check_preprocessing(
             str(path), stored, spec.model.preprocessing, expected_by="the config"
         )
-        _set_aside(checkpoints, errors)
+        _rename_damaged(checkpoints, errors)
         return restored
     raise next(iter(errors.values()))
 
@@ -181,16 +181,16 @@ def _restore(
     return TrainState(params=restored.params, ema=ema, **restored.optimizer), progress
 
 
-def _set_aside(
+def _rename_damaged(
     checkpoints: ocp.CheckpointManager, errors: dict[int, UserError]
 ) -> None:
     for step, error in errors.items():
-        aside = checkpoints.directory / f"damaged-{step}"
-        _logger.warning("skipped a damaged checkpoint, now %s: %s", aside.name, error)
+        renamed = checkpoints.directory / f"damaged-{step}"
+        _logger.warning("skipped a damaged checkpoint, now %s: %s", renamed.name, error)
         if distributed.is_main_process():
-            (checkpoints.directory / str(step)).rename(aside)
+            (checkpoints.directory / str(step)).rename(renamed)
     if errors:
-        distributed.wait_for_all_processes("set_aside")
+        distributed.wait_for_all_processes("renamed")
         checkpoints.reload()
 
 

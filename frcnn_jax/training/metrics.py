@@ -38,8 +38,9 @@ class MetricsAccumulator:
           steps_per_epoch: after which the ranking of hardest images starts again.
           max_bad_steps: skipped updates that end the run.
         """
-        self.bad_steps: list[dict[str, Any]] = []  # rows for the log, which clears them
-        self.hardest: list[dict[str, Any]] = []  # likewise
+        # Rows for the log, which clears them.
+        self.bad_steps: list[dict[str, Any]] = []
+        self.hardest: list[dict[str, Any]] = []
         self._image_ids = image_ids
         self._steps_per_epoch = steps_per_epoch
         self._max_bad_steps = max_bad_steps

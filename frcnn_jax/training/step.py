@@ -37,7 +37,7 @@ class Metrics(NamedTuple):
     """What a training step reports; padding images are excluded by `image_mask`."""
 
     losses: Losses  # of every image of the batch, arrays of [B]
-    stats: SamplingStats  # likewise
+    stats: SamplingStats  # of every image, arrays of [B]
     indices: Array  # [B] the images' indices in their source
     image_mask: Array  # [B] which images are real
     gradient_norm: Array

@@ -209,7 +209,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
     Args:
       run: the run.
       state: before the first step.
-      progress: likewise.
+      progress: before the first step.
 
     Raises:
       UserError: after too many steps that were not finite, or if an image cannot be

@@ -93,7 +93,7 @@ def _draw_found(
     detections: ImageDetections,
     class_names: Sequence[str],
 ) -> None:
-    """Draws the surest detection above the others, and its text in the best place."""
+    """Draws the best detection above the others, with its text in the best place."""
     order = np.argsort(-detections.scores, kind="stable")
     boxes, scores, labels = (values[order] for values in detections)
     outlines = [drawing.pixel_box(scale * box, picture) for box in boxes]

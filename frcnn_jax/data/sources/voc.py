@@ -40,7 +40,7 @@ class VOCSource:
             those in the `Annotations` of these folders, sorted, so that every split
             numbers them alike.
           skip_broken: decode each image now and leave out, with a warning, those
-            that are broken. Otherwise `read_image` raises when it meets one.
+            that are broken. Otherwise `read_image` raises for a broken image.
 
         Raises:
           UserError: if something is missing or malformed; names the file and the field.
