@@ -5,6 +5,7 @@ A user's mistake ends with one line on standard error and exit code 2.
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -180,10 +181,13 @@ def _start() -> None:
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _report_unraisable
+    # XLA logs 3 kB as an "error" for every program that it finds in the cache, on the
+    # CPU that compiled it. Real errors are raised. Read once, when JAX is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Leaves out that a checkpoint's threads met the end of one that has failed."""
+    """Reports as usual, but not that threads outlive a failed checkpoint."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 

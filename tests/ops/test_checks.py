@@ -7,14 +7,14 @@ import pytest
 from jaxtyping import Array, Bool, Float
 
 from frcnn_jax import ops
-from frcnn_jax.ops.checks import checked
+from frcnn_jax.ops.checks import check_shapes
 
 BOXES = np.array([[0.0, 0, 10, 10], [0, 1, 10, 11]], np.float32)
 SCORES = np.array([0.5, 0.25], np.float32)
 OPTIONS = {"iou_threshold": 0.5, "max_outputs": 2}
 
 
-@checked
+@check_shapes
 def pair(
     boxes: Float[Array, "n 4"],
     mask: Bool[Array, " n"] | None = None,

@@ -141,6 +141,7 @@ def test_empty_run_directory_cannot_be_evaluated(tmp_path):
         evaluate.evaluate_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_partially_pretrained_start_uses_training_images(data_root, tmp_path):
     # The real kernels need the full width; two images of BCCD keep it short.
     data = dataclasses.replace(

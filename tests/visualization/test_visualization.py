@@ -236,7 +236,7 @@ def test_plot_metrics_marks_the_rows_with_bad_steps(plot):
         row["bad_steps"] = 2
     rows[5]["bad_steps"] = 3
     figure = plot(rows)
-    assert legend_texts(figure)[2:] == ["updates left out, not finite: 3"]
+    assert legend_texts(figure)[2:] == ["updates skipped, not finite: 3"]
     (crosses,) = (
         line for line in figure.axes[0].get_lines() if line.get_marker() == "x"
     )
