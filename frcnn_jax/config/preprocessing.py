@@ -1,8 +1,7 @@
 """How pixels are normalized, as the published VGG16 weights expect it."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from frcnn_jax.errors import UserError
 
@@ -23,20 +22,31 @@ class Preprocessing:
             if not abs(value) < 1e9:  # NaN, too
                 raise UserError(f"pixel_mean or pixel_std has {value}")
 
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> "Preprocessing":
-        """Picks the three fields from among others; lists stand for tuples.
-
-        Raises:
-          KeyError or TypeError: if they are missing.
-        """
-        mean, std = tuple(fields["pixel_mean"]), tuple(fields["pixel_std"])
-        return cls(fields["channel_order"], mean, std)
-
     def __str__(self) -> str:
         """Describes it in one line."""
         mean, std = (" ".join(map(str, c)) for c in (self.pixel_mean, self.pixel_std))
         return f"{self.channel_order}, 0..255, minus {mean}, divided by {std}"
+
+
+def check_preprocessing(
+    source: str, stored: Preprocessing, expected: Preprocessing, expected_by: str
+) -> None:
+    """Checks that a detector is used with the preprocessing it was trained with.
+
+    Args:
+      source: where the detector is from.
+      stored: what it was trained with.
+      expected: what it is going to be used with.
+      expected_by: who asks for that, for the error.
+
+    Raises:
+      UserError: if they differ.
+    """
+    if stored != expected:
+        raise UserError(
+            f"{source}: was trained with pixels {stored}, but {expected_by} has "
+            f"{expected}"
+        )
 
 
 _UNIT = (1.0, 1.0, 1.0)

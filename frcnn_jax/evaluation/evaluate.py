@@ -19,9 +19,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from frcnn_jax import distributed, ops, run_dir
-from frcnn_jax.config import Config, Preprocessing
+from frcnn_jax.config import Config
 from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.config.loading import read_config
+from frcnn_jax.config.preprocessing import check_preprocessing
 from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.data.records import Batch, ImageDetections, Source
 from frcnn_jax.data.sources import open_source
@@ -184,27 +185,6 @@ def make_validate(
         return figures
 
     return validate
-
-
-def check_preprocessing(
-    source: str, stored: Preprocessing, expected: Preprocessing, expected_by: str
-) -> None:
-    """Checks that a detector is used with the preprocessing it was trained with.
-
-    Args:
-      source: where the detector is from.
-      stored: what it was trained with.
-      expected: what it is going to be used with.
-      expected_by: who asks for that, for the error.
-
-    Raises:
-      UserError: if they differ.
-    """
-    if stored != expected:
-        raise UserError(
-            f"{source}: was trained with pixels {stored}, but {expected_by} has "
-            f"{expected}"
-        )
 
 
 def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:

@@ -17,8 +17,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from frcnn_jax import distributed
 from frcnn_jax.config import DetectorSpec
+from frcnn_jax.config.preprocessing import check_preprocessing
 from frcnn_jax.errors import UserError
-from frcnn_jax.evaluation.evaluate import check_preprocessing
 from frcnn_jax.files import os_errors_as_user_errors
 from frcnn_jax.training.step import TrainState
 from frcnn_jax.weights.checkpoints import BEST_METRIC, list_steps, read_spec, reason
