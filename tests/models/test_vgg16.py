@@ -51,7 +51,9 @@ def test_canvas_does_not_change_features(backbone):
     assert alone.shape[1:3] == (4, 2)
     np.testing.assert_array_equal(padded_sizes, alone_sizes)
     np.testing.assert_array_equal(alone_sizes, [[4, 2]])
-    np.testing.assert_allclose(padded[:, :4, :2], alone, rtol=1e-5, atol=1e-6)
+    # Rounding after 13 layers, relative to the largest feature.
+    atol = 1e-6 * float(jnp.abs(alone).max())
+    np.testing.assert_allclose(padded[:, :4, :2], alone, rtol=1e-5, atol=atol)
     assert not padded[:, 4:].any()
     assert not padded[:, :, 2:].any()
 
