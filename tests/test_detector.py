@@ -107,6 +107,11 @@ def test_run_directory_gives_the_step_that_is_asked_for(run, params, step):
     assert_same_parameters(Detector.load(str(run), step), params)
 
 
+def test_run_directory_may_be_given_relative_to_here(run, params, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    assert_same_parameters(Detector.load(run.name, 1), params)
+
+
 def test_one_checkpoint_of_a_run_is_enough(run, params):
     assert_same_parameters(Detector.load(run / "checkpoints" / "1"), params)
 

@@ -39,13 +39,14 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
     if not (path / "params").is_dir():  # no checkpoint, of whatever version
         path = folder / str(_find_step(folder, step))
     spec = read_spec(path)
-    item = path / ("ema" if (path / "ema").is_dir() else "params")
+    # Orbax wants an absolute path.
+    item = (path / ("ema" if (path / "ema").is_dir() else "params")).absolute()
     try:
         shapes = ocp.StandardCheckpointHandler().metadata(item).tree
         # On the devices of this process, which may differ from those that saved it.
         shapes = distributed.replicated_shapes(shapes, distributed.make_mesh())
         with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(item.absolute(), shapes)
+            params = checkpointer.restore(item, shapes)
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # not the checkpoint's fault
     except Exception as error:  # Orbax raises just that for a truncated array
