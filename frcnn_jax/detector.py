@@ -8,8 +8,9 @@ Boxes are in pixels of the original image, the max edge exclusive.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,13 @@ import numpy as np
 from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
-from PIL import Image
 
 from frcnn_jax import distributed, ops
-from frcnn_jax.config import DetectorSpec
+from frcnn_jax.config import DetectionConfig, DetectorSpec, ModelConfig, Resizing
 from frcnn_jax.data import images, transforms
+from frcnn_jax.data.images import Picture
 from frcnn_jax.data.records import Batch
+from frcnn_jax.detections import Detections
 from frcnn_jax.errors import UserError
 from frcnn_jax.models.faster_rcnn import DenseOutputs, FasterRCNN
 from frcnn_jax.models.parameters import (
@@ -39,30 +41,8 @@ from frcnn_jax.weights.record import OWN_FORMAT, Weights, select_matching
 
 DetectStep = Callable[[Params, Batch], tuple[ops.Detections, Array, Array]]
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Detections:
-    """The objects found in one image, best first."""
-
-    yxyx: np.ndarray  # [D, 4] float32 (y_min, x_min, y_max, x_max), original pixels
-    scores: np.ndarray  # [D] float32 probabilities
-    labels: np.ndarray  # [D] int32, 0..L-1
-    class_names: tuple[str, ...]  # L names
-    image_size: tuple[int, int]  # (height, width) of the original image, in pixels
-
-    @property
-    def xyxy(self) -> np.ndarray:
-        """[D, 4] the same boxes as (x_min, y_min, x_max, y_max)."""
-        return self.yxyx[:, [1, 0, 3, 2]]
-
-    @property
-    def names(self) -> list[str]:
-        """D class names."""
-        return [self.class_names[label] for label in self.labels]
-
-    def __len__(self) -> int:
-        """Returns D, how many objects were found."""
-        return len(self.scores)
+# An image whose canvas is rare waits for this many batches of others at most.
+_MAX_BATCHES_WAITING = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,34 +100,107 @@ class Detector:
         """The name of each label."""
         return self.spec.class_names
 
-    def __call__(self, image: str | Path | Image.Image | np.ndarray) -> Detections:
-        """Finds the objects in one picture.
+    @overload
+    def __call__(
+        self,
+        images: Picture,
+        *,
+        score_threshold: float = ...,
+        max_detections: int = ...,
+        batch_size: int = ...,
+    ) -> Detections: ...
 
-        The first picture of each canvas takes a compilation.
+    @overload
+    def __call__(
+        self,
+        images: list[Picture] | tuple[Picture, ...],
+        *,
+        score_threshold: float = ...,
+        max_detections: int = ...,
+        batch_size: int = ...,
+    ) -> list[Detections]: ...
+
+    def __call__(
+        self,
+        images: Picture | list[Picture] | tuple[Picture, ...],
+        *,
+        score_threshold: float = 0.5,
+        max_detections: int = 100,
+        batch_size: int = 1,
+    ) -> Detections | list[Detections]:
+        """Finds the objects in one picture, or in each of a list.
+
+        The first picture of each canvas takes a compilation, and so does a threshold
+        below the trained detector's, or a greater number of detections.
 
         Args:
-          image: a path, a PIL image of any mode, or [H, W, 3] uint8 RGB.
+          images: one picture, or a list or tuple of them: a path, a PIL image of any
+            mode, or [H, W, 3] uint8 RGB. They may have any size.
+          score_threshold: detections score more than this.
+          max_detections: per image; the best ones.
+          batch_size: images computed at once.
 
         Returns:
-          What the evaluation finds in the same image: to the bit if it evaluates one
-          image at a time, else but for rounding.
+          What the evaluation finds in the same image: to the bit if both compute one
+          image at a time, else but for rounding. For a list, a list.
 
         Raises:
-          UserError: if the image cannot be read or fits into no canvas.
+          UserError: if an image cannot be read, or an option is impossible.
           ValueError: if an array has another shape or type.
         """
-        pixels = _to_rgb(image)
-        height, width = pixels.shape[:2]
-        batch = self._make_batch(pixels)
-        detections, _, _ = jax.device_get(self._detect_step(self.params, batch))
-        mask = detections.mask[0]
-        return Detections(
-            yxyx=detections.boxes[0][mask],
-            scores=detections.scores[0][mask],
-            labels=detections.labels[0][mask],
-            class_names=self.class_names,
-            image_size=(height, width),
+        options: dict[str, Any] = {
+            "score_threshold": score_threshold,
+            "max_detections": max_detections,
+            "batch_size": batch_size,
+        }
+        if isinstance(images, list | tuple):
+            return list(self.stream(images, **options))
+        return next(self.stream([images], **options))
+
+    def stream(
+        self,
+        images: Iterable[Picture],
+        *,
+        score_threshold: float = 0.5,
+        max_detections: int = 100,
+        batch_size: int = 1,
+    ) -> Iterator[Detections]:
+        """Finds the objects in each picture, lazily and in order.
+
+        Pictures of one canvas are computed together; a few batches are held at a time.
+
+        Args:
+          images: pictures; see `__call__`, also for the options.
+          score_threshold: detections score more than this.
+          max_detections: per image; the best ones.
+          batch_size: images computed at once.
+
+        Raises:
+          UserError: see `__call__`; while iterating.
+          ValueError: see `__call__`; while iterating.
+        """
+        _check_options(score_threshold, max_detections, batch_size)
+        trained = self.spec.model.detection
+        detect = self._compiled_for(
+            dataclasses.replace(
+                trained,
+                score_threshold=min(score_threshold, trained.score_threshold),
+                max_detections=max(max_detections, trained.max_detections),
+            )
         )
+        inputs = (self._prepare(image) for image in images)
+        finished: dict[int, Detections] = {}
+        num_yielded = 0
+        for group in _group_by_canvas(inputs, batch_size):
+            batch = _make_batch([each.example for _, each in group], batch_size)
+            result, _, _ = jax.device_get(detect(self._params_on_device, batch))
+            for row, (number, each) in enumerate(group):
+                found = self._to_detections(result, row, each)
+                kept = found[found.scores > score_threshold]
+                finished[number] = kept[:max_detections]
+            while num_yielded in finished:
+                yield finished.pop(num_yielded)
+                num_yielded += 1
 
     def save(self, path: str | Path) -> None:
         """Writes a `.safetensors` that `load` reads.
@@ -163,11 +216,12 @@ class Detector:
         colors = self.spec.model.preprocessing
         return Weights(self.source, OWN_FORMAT, "", arrays, (), colors, self.spec)
 
-    def _make_batch(self, pixels: np.ndarray) -> Batch:
-        """Resizes and pads an image as the data loader does; a batch of one."""
+    def _prepare(self, image: Picture) -> "_Input":
+        """Reads, resizes and pads an image as the data loader does."""
+        pixels = images.as_rgb(image)
+        path = str(image) if isinstance(image, str | Path) else None
+        size = pixels.shape[0], pixels.shape[1]
         resizing = self.spec.resizing
-        size = pixels.shape[:2]
-        canvas = transforms.choose_canvas_for(size, resizing, "given")
         resized, boxes, scale = transforms.resize(
             pixels,
             np.zeros((1, 4), np.float32),
@@ -175,7 +229,7 @@ class Detector:
             longer_side=resizing.longer_side,
         )
         example = Batch(
-            images=transforms.pad_to(resized, resizing.canvases[canvas]),
+            images=transforms.pad_to(resized, _find_canvas(size, resizing, path)),
             image_sizes=np.array(resized.shape[:2], np.float32),
             scales=scale,
             boxes=boxes,
@@ -184,12 +238,96 @@ class Detector:
             indices=np.int32(0),
             image_mask=np.True_,
         )
-        return Batch(*(field[None] for field in example))
+        return _Input(example, size, path)
+
+    def _to_detections(
+        self, result: ops.Detections, row: int, image: "_Input"
+    ) -> Detections:
+        boxes, scores, labels, mask = (np.asarray(field[row]) for field in result)
+        return Detections(
+            yxyx=boxes[mask],
+            scores=scores[mask],
+            labels=labels[mask],
+            class_names=self.class_names,
+            image_size=image.size,
+            path=image.path,
+        )
 
     @functools.cached_property
-    def _detect_step(self) -> DetectStep:
-        graphdef, _ = abstract_detector(self.spec.model, len(self.class_names))
-        return make_detect_step(graphdef, distributed.make_mesh(1))
+    def _params_on_device(self) -> Params:
+        return distributed.replicate(self.params, distributed.make_mesh(1))
+
+    def _compiled_for(self, options: DetectionConfig) -> DetectStep:
+        model = dataclasses.replace(self.spec.model, detection=options)
+        return _single_device_step(model, len(self.class_names))
+
+
+class _Input(NamedTuple):
+    """An image, ready for a batch."""
+
+    example: Batch  # without the batch axis
+    size: tuple[int, int]  # (height, width) of the original image, in pixels
+    path: str | None
+
+
+def _check_options(
+    score_threshold: float, max_detections: int, batch_size: int
+) -> None:
+    if not 0.0 <= score_threshold <= 1.0:
+        raise UserError(
+            f"score_threshold is {score_threshold}, expected a number from 0 to 1"
+        )
+    for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"{name} is {value}, expected a positive number")
+
+
+def _find_canvas(
+    size: tuple[int, int], resizing: Resizing, path: str | None
+) -> tuple[int, int]:
+    """Finds the canvas of an image, on its side if it fits into none as they are.
+
+    Training may have seen landscapes only; the canvas changes no detection.
+    """
+    sides = {"shorter_side": resizing.shorter_side, "longer_side": resizing.longer_side}
+    upright = transforms.choose_canvas(
+        transforms.resized_size(size, **sides), resizing.canvases
+    )
+    if upright is not None:
+        return resizing.canvases[upright]
+    turned = tuple((width, height) for height, width in resizing.canvases)
+    resizing = dataclasses.replace(resizing, canvases=turned)
+    return turned[transforms.choose_canvas_for(size, resizing, path or "given")]
+
+
+def _group_by_canvas(
+    inputs: Iterable[_Input], batch_size: int
+) -> Iterator[list[tuple[int, _Input]]]:
+    """Groups numbered images by canvas; each waits for a few batches at most."""
+    # A canvas is put in with its first image, so the first one has waited longest.
+    waiting: dict[tuple[int, int], list[tuple[int, _Input]]] = {}
+    for number, each in enumerate(inputs):
+        canvas = each.example.images.shape[:2]
+        waiting.setdefault(canvas, []).append((number, each))
+        longest = next(iter(waiting))
+        if len(waiting[canvas]) == batch_size:
+            yield waiting.pop(canvas)
+        elif number - waiting[longest][0][0] >= _MAX_BATCHES_WAITING * batch_size:
+            yield waiting.pop(longest)
+    yield from waiting.values()
+
+
+def _make_batch(examples: Sequence[Batch], batch_size: int) -> Batch:
+    """Stacks images; the first one fills the batch up."""
+    filler = examples[0]._replace(image_mask=np.False_)
+    rows = [*examples, *[filler] * (batch_size - len(examples))]
+    return Batch(*map(np.stack, zip(*rows, strict=True)))
+
+
+@functools.lru_cache(maxsize=8)
+def _single_device_step(model: ModelConfig, num_classes: int) -> DetectStep:
+    graphdef, _ = abstract_detector(model, num_classes)
+    return make_detect_step(graphdef, distributed.make_mesh(1))
 
 
 def make_detect_step(graphdef: nnx.GraphDef, mesh: Mesh) -> DetectStep:
@@ -221,15 +359,3 @@ def detect_in_original_pixels(
     detections = model.detect(outputs)
     scales = jnp.tile(outputs.scales, (1, 2))[:, None]
     return detections._replace(boxes=detections.boxes / scales)
-
-
-def _to_rgb(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
-    if isinstance(image, str | Path):
-        return images.read_rgb(Path(image), str(image))
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)"
-        )
-    return image

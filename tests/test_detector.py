@@ -12,9 +12,10 @@ import safetensors.numpy
 from PIL import Image
 
 import frcnn_jax
-from frcnn_jax.config import Resizing
+from frcnn_jax.config import DetectionConfig, Resizing
 from frcnn_jax.data.sources import open_source
-from frcnn_jax.detector import Detections, Detector
+from frcnn_jax.detections import Detections
+from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import evaluate
 from frcnn_jax.models.parameters import flatten, random_params
@@ -23,7 +24,11 @@ from frcnn_jax.training.step import init_state
 from frcnn_jax.weights.checkpoints import BEST_METRIC
 from tests.helpers import containers, foreign, tiny
 
-CANVAS = tiny.DATA.canvases[0]
+# What the evaluation reports.
+ALL = {
+    "score_threshold": tiny.MODEL.detection.score_threshold,
+    "max_detections": tiny.MODEL.detection.max_detections,
+}
 
 
 @pytest.fixture(scope="module")
@@ -134,32 +139,35 @@ def test_saved_detector_is_loaded_bit_for_bit(detector, tmp_path):
 def test_loaded_detector_finds_what_the_saved_one_finds(detector, picture, tmp_path):
     detector.save(tmp_path / "detector.safetensors")
     again = Detector.load(str(tmp_path / "detector.safetensors"))
-    assert_same_detections(again(picture), detector(picture))
+    assert_same_detections(again(picture, **ALL), detector(picture, **ALL))
 
 
 def test_path_pil_image_and_array_give_the_same_detections(detector, picture, tmp_path):
     image = Image.fromarray(picture)
     image.save(tmp_path / "picture.png")
-    expected = detector(picture)
+    expected = detector(picture, **ALL)
     assert len(expected) > 0
-    assert_same_detections(detector(image), expected)
-    assert_same_detections(detector(tmp_path / "picture.png"), expected)
-    assert_same_detections(detector(str(tmp_path / "picture.png")), expected)
+    assert expected.path is None
+    assert_same_detections(detector(image, **ALL), expected)
+    for path in (tmp_path / "picture.png", str(tmp_path / "picture.png")):
+        found = detector(path, **ALL)
+        assert_same_detections(found, expected)
+        assert found.path == str(path)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
 def test_image_of_another_mode_becomes_rgb(detector, picture, mode, tmp_path):
     image = Image.fromarray(picture).convert(mode)
     image.save(tmp_path / "picture.png")
-    expected = detector(np.asarray(image.convert("RGB")))
-    assert_same_detections(detector(image), expected)
-    assert_same_detections(detector(tmp_path / "picture.png"), expected)
+    expected = detector(np.asarray(image.convert("RGB")), **ALL)
+    assert_same_detections(detector(image, **ALL), expected)
+    assert_same_detections(detector(tmp_path / "picture.png", **ALL), expected)
 
 
 def test_detections_have_their_fields(detector, picture):
-    found = detector(picture)
+    found = detector(picture, **ALL)
     num_found = len(found)
-    assert 0 < num_found <= tiny.MODEL.detection.max_detections
+    assert 0 < num_found <= ALL["max_detections"]
     assert (found.yxyx.dtype, found.yxyx.shape) == (np.float32, (num_found, 4))
     assert (found.scores.dtype, found.scores.shape) == (np.float32, (num_found,))
     assert (found.labels.dtype, found.labels.shape) == (np.int32, (num_found,))
@@ -170,11 +178,8 @@ def test_detections_have_their_fields(detector, picture):
     np.testing.assert_array_equal(found.xyxy.T, [x_min, y_min, x_max, y_max])
 
 
-def test_image_without_detections_gives_empty_arrays(params, picture):
-    options = dataclasses.replace(tiny.MODEL.detection, score_threshold=1.0)
-    model = dataclasses.replace(tiny.SPEC.model, detection=options)
-    detector = Detector(dataclasses.replace(tiny.SPEC, model=model), params)
-    found = detector(picture)
+def test_image_without_detections_gives_empty_arrays(detector, picture):
+    found = detector(picture, score_threshold=1.0)
     assert len(found) == 0
     assert found.names == []
     assert found.yxyx.shape == found.xyxy.shape == (0, 4)
@@ -184,7 +189,7 @@ def test_detections_are_those_of_the_evaluation_to_the_bit(detector, source, tmp
     per_image = evaluated(detector, source, 1, tmp_path)
     assert len(per_image) == tiny.DATA.num_test_images
     for index, expected in enumerate(per_image):
-        found = detector(source.read_image(index))
+        found = detector(source.read_image(index), **ALL)
         np.testing.assert_array_equal(found.yxyx, expected.boxes)
         np.testing.assert_array_equal(found.scores, expected.scores)
         np.testing.assert_array_equal(found.labels, expected.labels)
@@ -192,7 +197,7 @@ def test_detections_are_those_of_the_evaluation_to_the_bit(detector, source, tmp
 
 def test_detections_are_those_of_an_evaluation_in_batches(detector, source, tmp_path):
     for index, expected in enumerate(evaluated(detector, source, 2, tmp_path)):
-        found = detector(source.read_image(index))
+        found = detector(source.read_image(index), **ALL)
         np.testing.assert_allclose(found.yxyx, expected.boxes, atol=1e-3)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
         np.testing.assert_array_equal(found.labels, expected.labels)
@@ -203,7 +208,7 @@ def test_boxes_are_in_pixels_of_an_image_of_any_size(detector, size, tmp_path):
     data = dataclasses.replace(tiny.DATA, shapes_size=size, num_test_images=1)
     source = open_source(data, "test")
     (expected,) = evaluated(detector, source, 1, tmp_path)
-    found = detector(source.read_image(0))
+    found = detector(source.read_image(0), **ALL)
     assert found.image_size == size
     np.testing.assert_array_equal(found.yxyx, expected.boxes)
     np.testing.assert_array_equal(found.scores, expected.scores)
@@ -240,10 +245,132 @@ def test_array_of_another_type_or_shape_is_refused(detector, image):
         detector(image)
 
 
-def test_image_that_fits_no_canvas_is_refused(params):
-    landscape = Resizing(shorter_side=56, longer_side=64, canvases=((56, 64),))
+def test_higher_threshold_and_fewer_detections_keep_the_best(detector, picture):
+    everything = detector(picture, **ALL)
+    middle = float(everything.scores[2])
+    better = detector(picture, score_threshold=middle, max_detections=5)
+    assert_same_detections(better, everything[everything.scores > middle])
+    assert_same_detections(detector(picture, **ALL | {"max_detections": 2}), better)
+
+
+def test_lower_threshold_and_more_detections_than_trained_for(detector, picture):
+    options = {"score_threshold": 0.01, "max_detections": 50}
+    model = dataclasses.replace(tiny.SPEC.model, detection=DetectionConfig(**options))
+    trained_so = Detector(dataclasses.replace(tiny.SPEC, model=model), detector.params)
+    found = detector(picture, **options)
+    assert len(found) > ALL["max_detections"]
+    assert_same_detections(found, trained_so(picture, **options))
+
+
+def test_list_gives_a_list_in_its_order(detector, source):
+    pictures = [source.read_image(index) for index in range(5)]
+    found = detector(pictures, **ALL)
+    assert isinstance(found, list)
+    for one, image in zip(found, pictures, strict=True):
+        assert_same_detections(one, detector(image, **ALL))
+    assert detector([]) == []
+
+
+def test_batches_of_mixed_sizes_keep_the_order(detector):
+    upright, flat = (
+        [np.random.default_rng(n).integers(0, 256, (*size, 3), np.uint8) for n in seeds]
+        for size, seeds in (((64, 40), range(3)), ((40, 64), range(3, 9)))
+    )
+    two_canvases = ((40, 64), (64, 40))
+    resizing = Resizing(shorter_side=40, longer_side=64, canvases=two_canvases)
+    detector = Detector(
+        dataclasses.replace(tiny.SPEC, resizing=resizing), detector.params
+    )
+    # One of a rare canvas first, which must neither be lost nor held for ever.
+    pictures = [upright[0], *flat, *upright[1:]]
+    found = detector(pictures, batch_size=2, **ALL)
+    for one, image in zip(found, pictures, strict=True):
+        expected = detector(image, **ALL)
+        assert one.image_size == image.shape[:2]
+        np.testing.assert_array_equal(one.labels, expected.labels)
+        np.testing.assert_allclose(one.yxyx, expected.yxyx, atol=1e-3)
+        np.testing.assert_allclose(one.scores, expected.scores, atol=1e-5)
+
+
+def test_stream_reads_no_further_than_it_needs(detector, picture):
+    def pictures():
+        for number in range(1000):
+            read.append(number)
+            yield picture
+
+    read = []
+    found = detector.stream(pictures(), batch_size=2, **ALL)
+    assert read == []
+    next(found)
+    assert read == [0, 1]
+
+
+def test_rare_canvas_waits_for_a_few_batches_only(detector):
+    flat, upright = np.zeros((40, 64, 3), np.uint8), np.zeros((64, 40, 3), np.uint8)
+    resizing = Resizing(shorter_side=40, longer_side=64, canvases=((40, 64), (64, 40)))
+    detector = Detector(
+        dataclasses.replace(tiny.SPEC, resizing=resizing), detector.params
+    )
+    num_read = 0
+
+    def pictures():
+        nonlocal num_read
+        for image in [upright, *[flat] * 100]:
+            num_read += 1
+            yield image
+
+    assert next(detector.stream(pictures(), batch_size=2)).image_size == (64, 40)
+    assert num_read <= 10
+
+
+def test_nothing_is_compiled_after_the_first_picture_of_a_canvas(
+    detector, picture, compilations
+):
+    detector(picture, **ALL)
+    compilations.clear()
+    for size in [(56, 64), (30, 31), (200, 180)]:
+        detector(np.zeros((*size, 3), np.uint8), **ALL)
+    detector([picture] * 3, score_threshold=0.9, max_detections=3)
+    assert not compilations
+
+
+def test_portrait_takes_the_landscape_canvas_on_its_side(params):
+    landscape = Resizing(shorter_side=40, longer_side=64, canvases=((40, 64),))
     detector = Detector(dataclasses.replace(tiny.SPEC, resizing=landscape), params)
-    with pytest.raises(UserError, match=r"is 64x56 pixels .* but canvases is 56x64"):
+    image = np.random.default_rng(0).integers(0, 256, (64, 40, 3), np.uint8)
+    square = Resizing(shorter_side=40, longer_side=64, canvases=((64, 64),))
+    same = Detector(dataclasses.replace(tiny.SPEC, resizing=square), params)
+    found, expected = detector(image, **ALL), same(image, **ALL)
+    assert found.image_size == (64, 40)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.yxyx, expected.yxyx, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
+def test_image_of_a_pixel_or_a_line_has_detections_inside_it(detector, size):
+    found = detector(np.zeros((*size, 3), np.uint8), score_threshold=0.0)
+    assert found.image_size == size
+    assert (found.yxyx <= np.float32([*size, *size])).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score_threshold": 1.5}, "score_threshold is 1.5"),
+        ({"score_threshold": float("nan")}, "score_threshold is nan"),
+        ({"max_detections": 0}, "max_detections is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_impossible_option_is_refused(detector, picture, options, message):
+    with pytest.raises(UserError, match=message):
+        detector(picture, **options)
+
+
+def test_image_that_fits_no_canvas_is_refused(params):
+    small = Resizing(shorter_side=56, longer_side=64, canvases=((32, 32),))
+    detector = Detector(dataclasses.replace(tiny.SPEC, resizing=small), params)
+    with pytest.raises(UserError, match=r"is 64x56 pixels .* but canvases is 32x32"):
         detector(np.zeros((64, 56, 3), np.uint8))
 
 

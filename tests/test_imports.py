@@ -16,6 +16,7 @@ LAYERS = (
     "training",
     "evaluation",
     "detector",
+    "detections",
     "visualization",
     "weights",
     "run_dir",

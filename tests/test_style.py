@@ -22,11 +22,16 @@ def functions(path: Path) -> Iterator[Function]:
 
 
 def public_functions(path: Path) -> Iterator[Function]:
-    """Functions and methods without an underscore; not those inside of functions."""
+    """Functions and methods without an underscore; not those inside of functions.
+
+    Nor are overloads: the implementation that follows them has the docstring.
+    """
     tree = ast.parse(path.read_text())
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef)]
     for parent in [tree, *(c for c in classes if not c.name.startswith("_"))]:
         for node in parent.body:
+            if "overload" in map(ast.unparse, getattr(node, "decorator_list", ())):
+                continue
             is_public = isinstance(node, Function) and not node.name.startswith("_")
             if is_public or getattr(node, "name", "") in ("__init__", "__call__"):
                 yield node
