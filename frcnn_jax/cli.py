@@ -1,4 +1,4 @@
-"""The `frcnn` command: train (also `train.py`), evaluate, import and export weights.
+"""The `frcnn` command: train (also `train.py`), evaluate, predict, convert weights.
 
 A user's mistake ends with one line on standard error and exit code 2.
 """
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = {
         "train": train,
         "evaluate": evaluate,
+        "predict": predict,
         "import-weights": import_weights,
         "export-weights": export_weights,
     }
@@ -58,13 +59,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     parser.add_argument("--work-dir", type=Path, help="run directory")
     parser.add_argument("--config", type=Path, help="config file, as for training")
     parser.add_argument("--split", help="split to evaluate; by default the test split")
-    parser.add_argument(
-        "--step",
-        type=_step,
-        default="latest",
-        metavar="N|latest|best",
-        help="checkpoint of the run (default: %(default)s)",
-    )
+    _add_step(parser)
     options, overrides = parser.parse_known_args(arguments)
     if options.config is not None:
         if options.work_dir is not None:
@@ -83,6 +78,77 @@ def evaluate(arguments: Sequence[str]) -> None:
         evaluation.evaluate_pretrained(config, options.split)
     else:
         evaluation.evaluate_run(options.work_dir, options.split, options.step)
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Detects objects in files; exits with 1 if some could not be read."""
+    parser = _Parser(
+        prog="frcnn predict",
+        description="Detects objects in images. Writes DIR/predictions.jsonl, a row "
+        "per image, and draws the detections into DIR/pictures/.",
+    )
+    parser.add_argument(
+        "model", help="run directory, checkpoint, .safetensors, address or name"
+    )
+    parser.add_argument(
+        "images", nargs="+", metavar="image", help="file, folder or glob pattern"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    _add_step(parser)
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="detections score more than this, 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-detections",
+        type=int,
+        default=100,
+        metavar="N",
+        help="per image, the best ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classes", nargs="+", default=(), metavar="NAME", help="keep these only"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images computed at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-pictures", dest="pictures", action="store_false", help="draw nothing"
+    )
+    parser.add_argument(
+        "--coco",
+        type=Path,
+        metavar="FILE",
+        help="write the detections as a COCO data set with scores, too",
+    )
+    options = vars(parser.parse_args(arguments))
+    model, images = options.pop("model"), options.pop("images")
+    _start()
+    from frcnn_jax import predict as prediction
+
+    options["classes"] = tuple(options["classes"])
+    broken = prediction.predict(model, images, prediction.Options(**options))
+    for error in broken:
+        print(f"error: {error}", file=sys.stderr)
+    if broken:
+        sys.exit(1)
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--step",
+        type=_step,
+        default="latest",
+        metavar="N|latest|best",
+        help="checkpoint of the run (default: %(default)s)",
+    )
 
 
 def _step(text: str) -> int | str:

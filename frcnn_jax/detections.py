@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frcnn_jax.data import images
-from frcnn_jax.data.images import Picture
+from frcnn_jax.data.images import Picture, as_rgb
 from frcnn_jax.data.records import ImageDetections
 from frcnn_jax.errors import UserError
 from frcnn_jax.files import os_errors_as_user_errors
@@ -84,7 +83,7 @@ class Detections:
         image = self.path if image is None else image
         if image is None:
             raise ValueError("these detections have no path, expected an image")
-        pixels = images.as_rgb(image)
+        pixels = as_rgb(image)
         if pixels.shape[:2] != self.image_size:
             raise ValueError(
                 f"image has {pixels.shape[:2]} pixels (height, width), expected "

@@ -21,8 +21,8 @@ from jax.sharding import Mesh
 
 from frcnn_jax import distributed, ops
 from frcnn_jax.config import DetectionConfig, DetectorSpec, ModelConfig, Resizing
-from frcnn_jax.data import images, transforms
-from frcnn_jax.data.images import Picture
+from frcnn_jax.data import transforms
+from frcnn_jax.data.images import Picture, as_rgb
 from frcnn_jax.data.records import Batch
 from frcnn_jax.detections import Detections
 from frcnn_jax.errors import UserError
@@ -179,7 +179,7 @@ class Detector:
           UserError: see `__call__`; while iterating.
           ValueError: see `__call__`; while iterating.
         """
-        _check_options(score_threshold, max_detections, batch_size)
+        check_options(score_threshold, max_detections, batch_size)
         trained = self.spec.model.detection
         detect = self._compiled_for(
             dataclasses.replace(
@@ -218,7 +218,7 @@ class Detector:
 
     def _prepare(self, image: Picture) -> "_Input":
         """Reads, resizes and pads an image as the data loader does."""
-        pixels = images.as_rgb(image)
+        pixels = as_rgb(image)
         path = str(image) if isinstance(image, str | Path) else None
         size = pixels.shape[0], pixels.shape[1]
         resizing = self.spec.resizing
@@ -270,9 +270,17 @@ class _Input(NamedTuple):
     path: str | None
 
 
-def _check_options(
-    score_threshold: float, max_detections: int, batch_size: int
-) -> None:
+def check_options(score_threshold: float, max_detections: int, batch_size: int) -> None:
+    """Checks the options of a detection.
+
+    Args:
+      score_threshold: detections score more than this.
+      max_detections: per image.
+      batch_size: images computed at once.
+
+    Raises:
+      UserError: if one is impossible.
+    """
     if not 0.0 <= score_threshold <= 1.0:
         raise UserError(
             f"score_threshold is {score_threshold}, expected a number from 0 to 1"

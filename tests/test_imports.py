@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "frcnn_jax"
 # From the top down: a part may import those after it, but none before it.
 LAYERS = (
     "cli",
+    "predict",
     "training",
     "evaluation",
     "detector",
