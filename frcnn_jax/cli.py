@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "train": train,
         "evaluate": evaluate,
         "predict": predict,
+        "benchmark": benchmark,
         "import-weights": import_weights,
         "export-weights": export_weights,
     }
@@ -95,29 +96,9 @@ def predict(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     _add_step(parser)
-    parser.add_argument(
-        "--score-threshold",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="detections score more than this, 0 to 1 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-detections",
-        type=int,
-        default=100,
-        metavar="N",
-        help="per image, the best ones (default: %(default)s)",
-    )
+    _add_detection_options(parser)
     parser.add_argument(
         "--classes", nargs="+", default=(), metavar="NAME", help="keep these only"
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=1,
-        metavar="N",
-        help="images computed at once (default: %(default)s)",
     )
     parser.add_argument(
         "--no-pictures", dest="pictures", action="store_false", help="draw nothing"
@@ -139,6 +120,67 @@ def predict(arguments: Sequence[str]) -> None:
         print(f"error: {error}", file=sys.stderr)
     if broken:
         sys.exit(1)
+
+
+def benchmark(arguments: Sequence[str]) -> None:
+    """Times detection: `MODEL [--batch-sizes N ...]`."""
+    parser = _Parser(
+        prog="frcnn benchmark",
+        description="Times detection on this machine for each canvas and batch size: "
+        "from pixels on the host to detections on the host. Reading and resizing the "
+        "files is not included.",
+    )
+    parser.add_argument("model", help="run directory, checkpoint or .safetensors")
+    _add_step(parser)
+    parser.add_argument(
+        "--batch-sizes",
+        type=int,
+        nargs="+",
+        default=[1, 4],
+        metavar="N",
+        help="images computed at once (default: 1 4)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=10,
+        metavar="N",
+        help="timed runs of each, after an unseen one (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    _start()
+    from frcnn_jax import benchmark as timing
+
+    timing.benchmark(
+        options.model,
+        options.step,
+        batch_sizes=options.batch_sizes,
+        repeats=options.repeats,
+    )
+
+
+def _add_detection_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="detections score more than this, 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-detections",
+        type=int,
+        default=100,
+        metavar="N",
+        help="per image, the best ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images computed at once (default: %(default)s)",
+    )
 
 
 def _add_step(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ Boxes are in pixels of the original image, the max edge exclusive.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
 from jax.sharding import Mesh
 
 from frcnn_jax import distributed, ops
@@ -39,7 +38,8 @@ from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights, select_matching
 
-DetectStep = Callable[[Params, Batch], tuple[ops.Detections, Array, Array]]
+# Jitted; of parameters and a batch, see `distributed.jit_per_image`.
+DetectStep = jax.stages.Wrapped
 
 # An image whose canvas is rare waits for this many batches of others at most.
 _MAX_BATCHES_WAITING = 4

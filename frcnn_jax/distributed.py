@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -193,7 +192,7 @@ def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 def jit_per_image(
     function: Callable[[Any, Batch], Any], mesh: Mesh
-) -> Callable[[Any, Batch], tuple[Any, Array, Array]]:
+) -> jax.stages.Wrapped:
     """Jits a function whose result for an image depends on no other image.
 
     Args:
@@ -218,6 +217,16 @@ def jit_per_image(
             check_vma=False,
         )
     )
+
+
+def memory_needed(compiled: jax.stages.Compiled) -> tuple[int, int]:
+    """Returns the bytes that a device needs to run a program, and its arguments'."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:  # the platform does not tell
+        return 0, 0
+    arguments = analysis.argument_size_in_bytes
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return arguments + outputs + analysis.temp_size_in_bytes, arguments
 
 
 def gather_images(tree: Any) -> Any:

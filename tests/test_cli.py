@@ -59,6 +59,12 @@ SHAPES = ["--config", f"{ROOT}/configs/shapes.py"]
         ("evaluate SHAPES --split nonsense", "nonsense"),
         ("evaluate SHAPES --nonsense 1", "--nonsense"),
         ("evaluate SHAPES --model.pretrained /nowhere.pth", "/nowhere.pth"),
+        ("predict runs/none", "image"),
+        ("predict runs/none a.jpg", "--out"),
+        ("predict runs/none SHAPES.jpg --out /nowhere", "SHAPES.jpg"),
+        ("benchmark", "model"),
+        ("benchmark /nowhere", "/nowhere"),
+        ("benchmark /nowhere --repeats 0", "--repeats is 0"),
         ("import-weights", "source"),
         ("import-weights a.pth", "output"),
         ("import-weights a.pth b.pth", "b.pth"),
@@ -78,7 +84,9 @@ def test_mistake_of_the_frcnn_command_is_one_line_and_code_2(
     assert stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["import-weights", "export-weights", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", "predict", "benchmark", "import-weights", "export-weights"]
+)
 def test_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "frcnn_jax"
 LAYERS = (
     "cli",
     "predict",
+    "benchmark",
     "training",
     "evaluation",
     "detector",

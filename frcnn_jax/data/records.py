@@ -124,6 +124,26 @@ class Batch(NamedTuple):
         return height, width
 
 
+def empty_batch(batch_size: int, canvas: tuple[int, int], max_objects: int) -> Batch:
+    """Returns a batch of black images without objects, each as large as the canvas.
+
+    Args:
+      batch_size: B.
+      canvas: (height, width), in pixels.
+      max_objects: M.
+    """
+    return Batch(
+        images=np.zeros((batch_size, *canvas, 3), np.uint8),
+        image_sizes=np.full((batch_size, 2), canvas, np.float32),
+        scales=np.ones((batch_size, 2), np.float32),
+        boxes=np.zeros((batch_size, max_objects, 4), np.float32),
+        labels=np.zeros((batch_size, max_objects), np.int32),
+        box_mask=np.zeros((batch_size, max_objects), bool),
+        indices=np.arange(batch_size, dtype=np.int32),
+        image_mask=np.ones(batch_size, bool),
+    )
+
+
 def fingerprint(source: Source) -> str:
     """Digests class names and annotations, so that a changed data set is noticed.
 

@@ -5,12 +5,11 @@ import time
 from collections.abc import Iterable
 
 import jax
-import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 from jax.sharding import Mesh, NamedSharding
 
-from frcnn_jax.data.records import Batch
-from frcnn_jax.distributed import BATCH_SHARDED
+from frcnn_jax.data.records import Batch, empty_batch
+from frcnn_jax.distributed import BATCH_SHARDED, memory_needed
 from frcnn_jax.training.step import TrainState
 
 Canvas = tuple[int, int]  # (height, width), in pixels
@@ -44,12 +43,15 @@ def compile_steps(
         lowered = train_step.lower(state, batch)
         traced = time.perf_counter()
         step = compiled[canvas] = lowered.compile()
-        seconds = traced - began, time.perf_counter() - traced
+        total, arguments = memory_needed(step)
         _logger.info(
-            "canvas %d x %d: traced in %.1f s, compiled in %.1f s; a device needs %s",
+            "canvas %d x %d: traced in %.1f s, compiled in %.1f s; a device needs "
+            "%.2f GiB of memory, %.2f for its arguments",
             *canvas,
-            *seconds,
-            _memory(step),
+            traced - began,
+            time.perf_counter() - traced,
+            total / 2**30,
+            arguments / 2**30,
         )
     return compiled
 
@@ -57,32 +59,10 @@ def compile_steps(
 def _batch_shapes(
     batch_size: int, canvas: Canvas, max_objects: int, mesh: Mesh
 ) -> Batch:
-    fields = {
-        "images": ((*canvas, 3), jnp.uint8),
-        "image_sizes": ((2,), jnp.float32),
-        "scales": ((2,), jnp.float32),
-        "boxes": ((max_objects, 4), jnp.float32),
-        "labels": ((max_objects,), jnp.int32),
-        "box_mask": ((max_objects,), jnp.bool_),
-        "indices": ((), jnp.int32),
-        "image_mask": ((), jnp.bool_),
-    }
     sharding = NamedSharding(mesh, BATCH_SHARDED)
     return Batch(
-        **{
-            name: ShapeDtypeStruct((batch_size, *shape), dtype, sharding=sharding)
-            for name, (shape, dtype) in fields.items()
-        }
-    )
-
-
-def _memory(compiled: jax.stages.Compiled) -> str:
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        return "unknown memory"
-    arguments = analysis.argument_size_in_bytes
-    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    total = arguments + outputs + analysis.temp_size_in_bytes
-    return (
-        f"{total / 2**30:.2f} GiB of memory, {arguments / 2**30:.2f} for its arguments"
+        *(
+            ShapeDtypeStruct(field.shape, field.dtype, sharding=sharding)
+            for field in empty_batch(batch_size, canvas, max_objects)
+        )
     )
