@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,15 +62,7 @@ def measure(case: Case, repeats: int) -> Row:
     runs = [lambda: jax.block_until_ready(compiled(*arguments))]
     if case.peer is not None:
         runs.append(case.peer)
-    times = [[] for _ in runs]
-    for repeat in range(repeats + 1):
-        for run, durations in zip(runs, times, strict=True):
-            time.sleep(PAUSE_S)
-            begin = time.perf_counter()
-            run()
-            if repeat > 0:
-                durations.append(time.perf_counter() - begin)
-    medians = [statistics.median(durations) for durations in times]
+    medians = time_in_turn(runs, repeats)
     return Row(
         case,
         medians[0],
@@ -78,6 +70,19 @@ def measure(case: Case, repeats: int) -> Row:
         compile_seconds,
         memory.temp_size_in_bytes + memory.output_size_in_bytes,
     )
+
+
+def time_in_turn(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """Runs each once unseen, then all in turn; returns the medians in seconds."""
+    seconds = [[] for _ in runs]
+    for repeat in range(repeats + 1):
+        for run, durations in zip(runs, seconds, strict=True):
+            time.sleep(PAUSE_S)
+            begin = time.perf_counter()
+            run()
+            if repeat > 0:
+                durations.append(time.perf_counter() - begin)
+    return [statistics.median(durations) for durations in seconds]
 
 
 def environment() -> str:
