@@ -227,7 +227,7 @@ def _to_rgb(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     if isinstance(image, str | Path):
         return images.read_rgb(Path(image), str(image))
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return images.to_rgb(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             f"image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)"
