@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources.voc import VOCSource
@@ -102,13 +102,42 @@ def test_images_of_any_mode_are_read_as_rgb(pets, mode):
         np.testing.assert_allclose(image[30, 40], [255, 0, 0], atol=3)
 
 
-def test_exif_orientation_is_ignored(pets):
+@pytest.fixture
+def turned(pets, voc_object):
+    """Image b is 60 pixels high and 80 wide, and stored as 80 x 60."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # Orientation: rotate by 90 degrees to view.
-    Image.new("RGB", (80, 60)).save(pets.image("b"), exif=exif)
-    source = VOCSource(pets.root, "train")
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (60, 80)).save(pets.image("b"), exif=exif)
+    return pets
+
+
+def test_boxes_refer_to_the_upright_picture(turned):
+    source = VOCSource(turned.root, "train")
     assert source.annotations[0].image_size == (60, 80)
     assert source.read_image(0).shape == (60, 80, 3)
+    np.testing.assert_array_equal(source.annotations[0].boxes[0], [0, 0, 60, 80])
+
+
+def size_element(width, height):
+    return f"<size><width>{width}</width><height>{height}</height></size>"
+
+
+@pytest.mark.parametrize("sides", [(80, 60), (0, 0), ("", ""), (60.0, 80.0), (7, 8)])
+def test_a_size_that_is_upright_or_unknown_is_accepted(turned, voc_object, sides):
+    box = voc_object("dog", 1, 1, 80, 60)
+    turned.annotation("b").write_text(
+        f"<annotation>{size_element(*sides)}{box}</annotation>"
+    )
+    assert VOCSource(turned.root, "train").annotations[0].image_size == (60, 80)
+
+
+def test_a_size_of_the_pixels_before_they_are_turned_is_refused(turned, voc_object):
+    box = voc_object("dog", 1, 1, 60, 80)
+    turned.annotation("b").write_text(
+        f"<annotation>{size_element(60, 80)}{box}</annotation>"
+    )
+    message = r"b\.xml: has the size 80x60 .* expected 60x80 as of .*b\.jpg after"
+    refuse(turned.root, message)
 
 
 def test_a_box_that_is_empty_in_the_file_is_dropped_with_a_warning(
