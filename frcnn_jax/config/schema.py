@@ -48,22 +48,39 @@ def _is_number(value: Any) -> bool:
 class DataConfig:
     """Which images, and how they reach the device."""
 
-    source: Literal["voc", "tfds", "shapes"] = "voc"
-    """A VOC-format folder, a prepared TensorFlow Datasets builder, or drawn shapes."""
+    source: Literal["voc", "coco", "yolo", "csv", "tfds", "shapes"] = "voc"
+    """A folder in one of four formats (docs/custom-data.md), a prepared TensorFlow
+    Datasets builder, or drawn shapes."""
     root: str = ""
-    """The VOC-format folder, or the one that holds several; for TFDS the data directory
-    (empty: its default)."""
+    """The folder, or the one that holds several; for TFDS the data directory, its
+    default if empty."""
     name: str = "voc/2007"
     """TFDS builder name (source tfds only)."""
     train_split: str = "trainval"
-    """Split to train on; of several VOC folders VOC2007/trainval+VOC2012/trainval."""
+    """Split to train on. A slice, as in all[:80%], takes a part of it; + joins two, of
+    one folder or of several: VOC2007/trainval+VOC2012/trainval."""
     validation_split: str = ""
     """Split that every checkpoint is validated on; none if empty."""
     test_split: str = "test"
     """Split to evaluate on."""
+    split_seed: int = 0
+    """Decides which images a slice has (folders only)."""
     class_names: tuple[str, ...] | None = None
-    """Class names in order; by default those found in the annotations, sorted (voc), or
-    the data set's own (tfds, shapes), of which only the order can be changed."""
+    """Class names in order; by default those of the data set (voc, csv: sorted)."""
+    rename_classes: tuple[tuple[str, str], ...] = ()
+    """Pairs of a class of the data set and its new name; equal names make one class."""
+    drop_other_classes: bool = False
+    """Leave out objects whose class is not in class_names, instead of refusing them."""
+    min_object_size: float = 0.0
+    """Objects whose shorter side is less, in pixels of the original image, count as
+    difficult."""
+    difficult_objects: Literal["ignore", "use", "drop"] = "ignore"
+    """What to do with difficult objects and crowds: neither train on nor count them,
+    use them as the others, or leave them out, so that finding one is a mistake."""
+    skip_empty_images: bool = False
+    """Leave out images without objects, or with difficult ones only."""
+    limit: int | None = None
+    """Images to take of every split, the first ones; by default all."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded (every image is read once at start; a
     drawn one is never broken)."""
@@ -100,16 +117,36 @@ class DataConfig:
             f"at least data.shorter_side, {self.shorter_side}",
         )
         self._check_canvases()
-        names = self.class_names or ()
-        _check(
-            len(set(names)) == len(names), "data.class_names", names, "different names"
-        )
+        self._check_selection()
         _check(
             self.source != "shapes" or self.train_split != self.test_split,
             "data.test_split",
             self.test_split,
             "another split than data.train_split: shapes of one name are one data set",
         )
+
+    def _check_selection(self) -> None:
+        names = self.class_names or ()
+        _check(
+            len(set(names)) == len(names), "data.class_names", names, "different names"
+        )
+        _check(
+            bool(names) or not self.drop_other_classes,
+            "data.class_names",
+            self.class_names,
+            "names, as data.drop_other_classes is set",
+        )
+        renamed = [old for old, _ in self.rename_classes]
+        _check(
+            len(set(renamed)) == len(renamed),
+            "data.rename_classes",
+            self.rename_classes,
+            "one new name for a class",
+        )
+        size = self.min_object_size
+        _check(size >= 0, "data.min_object_size", size, "a number of pixels")
+        if self.limit is not None:
+            _check_positive("data", self, "limit")
 
     def _check_canvases(self) -> None:
         name, canvases = "data.canvases", self.canvases

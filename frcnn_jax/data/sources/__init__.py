@@ -1,13 +1,19 @@
 """Data sets, each behind the same small interface (`frcnn_jax.data.records.Source`)."""
 
 import logging
+from pathlib import Path
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import Source
+from frcnn_jax.data.sources import coco, csv_file, splits, voc, yolo
+from frcnn_jax.data.sources.folder import FolderSource
+from frcnn_jax.data.sources.selection import select
 from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.data.sources.tfds import TFDSSource
-from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
+
+# Each has `find_splits(root)` and `list_images(root, split)`.
+FORMATS = {"coco": coco, "yolo": yolo, "voc": voc, "csv": csv_file}
 
 _logger = logging.getLogger(__name__)
 
@@ -16,42 +22,44 @@ def open_source(config: DataConfig, split: str) -> Source:
     """Opens a split of the data set that the config names.
 
     Args:
-      config: which data set, and where it is.
+      config: which data set, where it is, and which of its images and objects to take.
       split: name of the split, as the source has it.
 
     Raises:
       UserError: if it is missing or broken.
     """
+    return select(_open_whole(config, split), config)
+
+
+def _open_whole(config: DataConfig, split: str) -> Source:
+    """Opens a split without selecting images and objects."""
     if config.source == "shapes":
-        sizes = {
-            config.train_split: config.num_train_images,
-            config.test_split: config.num_test_images,
-        }
-        if split not in sizes:
-            raise UserError(
-                f"split {split!r} of the shapes is unknown, expected one of "
-                f"{', '.join(sizes)}"
-            )
-        return ShapesSource(
-            num_images=sizes[split],
-            image_size=config.shapes_size,
-            seed=0,
-            split=split,
-            class_names=config.class_names,
-        )
+        return _open_shapes(config, split)
     if config.source == "tfds":
         return TFDSSource(
             config.name,
             split,
             data_dir=config.root or None,
-            class_names=config.class_names,
             skip_broken=config.skip_broken,
         )
-    return VOCSource(
-        config.root,
-        split,
-        class_names=config.class_names,
-        skip_broken=config.skip_broken,
+    listing = splits.list_split(
+        FORMATS[config.source].list_images, Path(config.root), split, config.split_seed
+    )
+    return FolderSource(listing, skip_broken=config.skip_broken)
+
+
+def _open_shapes(config: DataConfig, split: str) -> ShapesSource:
+    sizes = {
+        config.train_split: config.num_train_images,
+        config.test_split: config.num_test_images,
+    }
+    if split not in sizes:
+        raise UserError(
+            f"split {split!r} of the shapes is unknown, expected one of "
+            f"{', '.join(sizes)}"
+        )
+    return ShapesSource(
+        num_images=sizes[split], image_size=config.shapes_size, seed=0, split=split
     )
 
 

@@ -1,38 +1,35 @@
-"""Files that list others: what they name stays inside of the data set's folder."""
+"""What a data set in files lists, whatever its format.
 
-from pathlib import Path, PurePosixPath
+Boxes are `(y_min, x_min, y_max, x_max)` with the max edge exclusive, in pixels of the
+upright image, or in fractions of its sides where a listing says so.
+"""
 
-from frcnn_jax.errors import UserError
-
-
-def read_text(path: Path) -> str:
-    """Reads a text file in UTF-8, with or without a byte order mark.
-
-    Raises:
-      UserError: if the file cannot be read or is not UTF-8.
-    """
-    try:
-        return path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}, expected UTF-8: {error}") from error
+from pathlib import Path
+from typing import NamedTuple
 
 
-def check_inside(name: str, listed_by: Path) -> str:
-    """Checks that a name from a file does not lead out of the folder it is used in.
+class ListedObject(NamedTuple):
+    """An object of an image, not checked against the image yet."""
 
-    Args:
-      name: of a file, relative to a folder of the data set.
-      listed_by: the file that names it, for the error.
+    name: str  # of its class
+    box: tuple[float, float, float, float]
+    difficult: bool = False  # or a crowd
 
-    Returns:
-      The name in its shortest form, so that equal files have equal names.
 
-    Raises:
-      UserError: if the name is absolute or has `..` in it.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise UserError(
-            f"{listed_by} names {name!r}, expected a file inside of the data set"
-        )
-    return str(path)
+class ListedImage(NamedTuple):
+    """An image and its objects."""
+
+    image_id: str
+    path: Path
+    objects: list[ListedObject]
+    annotation: str  # the file, and the place in it, for errors
+    size: tuple[int, int] | None = None  # (height, width) if the annotation states it
+
+
+class Listing(NamedTuple):
+    """The images of a split."""
+
+    class_names: tuple[str, ...]  # all that the data set knows, in its order
+    images: list[ListedImage]
+    in_fractions: bool = False  # whether boxes are fractions of the image's sides
+    empty_side: float = 0.0  # pixels; a box with a side that is not longer is empty

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from frcnn_jax.data import images
-from frcnn_jax.data.classes import order_classes
 from frcnn_jax.data.records import Annotation, drop_bad_boxes
 from frcnn_jax.data.sources import voc_xml
 from frcnn_jax.errors import UserError
@@ -36,7 +35,6 @@ class TFDSSource:
         split: str,
         *,
         data_dir: str | Path | None = None,
-        class_names: Sequence[str] | None = None,
         skip_broken: bool = False,
     ) -> None:
         """Opens a data set and reads the boxes of a split in one pass.
@@ -49,21 +47,17 @@ class TFDSSource:
           name: as for `tfds.builder`, e.g. `"voc/2007"`.
           split: as for TFDS, e.g. `"train"` or `"train[:10%]"`.
           data_dir: where the prepared data are; by default where TFDS puts them.
-          class_names: the classes of the data set in the order of their labels, if
-            that is not its own order.
           skip_broken: decode each image now and leave out, with a warning, those
             that are broken. Otherwise `read_image` raises for a broken image.
 
         Raises:
           UserError: if name or split is unknown, the data are not prepared, or they
-            have other features or classes.
+            have other features.
         """
         self._name = f"{name} ({split})"
         builder = _open_builder(name, data_dir)
         self._is_voc = builder.name == _VOC_BUILDER
-        self.class_names, self._labels = order_classes(
-            _find_classes(builder.info.features, name), class_names, f"TFDS {name}"
-        )
+        self.class_names = _find_classes(builder.info.features, name)
         self._records = _open_split(builder, name, split)
         self._indices = list(range(len(self._records)))
         if skip_broken:
@@ -100,15 +94,15 @@ class TFDSSource:
             image_id=Path(image_id).stem if self._is_voc else image_id,
             image_size=size,
             boxes=_voc_boxes(boxes, size) if self._is_voc else _boxes(boxes, size),
-            labels=self._relabel(objects["label"], index),
+            labels=self._check_labels(objects["label"], index),
             difficult=difficult,
         )
 
-    def _relabel(self, labels: Sequence[int], index: int) -> np.ndarray:
-        own_labels = np.array(labels, np.int32)
-        if (own_labels < 0).any():  # how TFDS stores that there is none
+    def _check_labels(self, labels: Sequence[int], index: int) -> np.ndarray:
+        checked = np.array(labels, np.int32)
+        if (checked < 0).any():  # how TFDS stores that there is none
             raise UserError(f"an object in {self._describe(index)} has no label")
-        return self._labels[own_labels]
+        return checked
 
 
 def _boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,6 @@ VOC counts pixels from 1 and includes the last one. Boxes leave here as everywhe
 the maxima stay.
 """
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
@@ -13,27 +12,18 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml
 from defusedxml import ElementTree
 
+from frcnn_jax.data.sources import files
+from frcnn_jax.data.sources.listing import ListedObject
 from frcnn_jax.errors import UserError
 
 # A box whose file says x_max <= x_min is at most one pixel wide here.
 EMPTY_SIDE = 1.0
 
-# No picture is larger; float32 still holds it.
-_MAX_PIXELS = 1e9
-
-
-class Object(NamedTuple):
-    """An `<object>` of an annotation file."""
-
-    name: str
-    box: tuple[float, float, float, float]  # (y_min, x_min, y_max, x_max), from 0.
-    difficult: bool
-
 
 class AnnotationFile(NamedTuple):
     """What an annotation file holds."""
 
-    objects: list[Object]  # Perhaps none.
+    objects: list[ListedObject]  # Perhaps none.
     image_size: tuple[int, int] | None  # (height, width), if the file tells.
 
 
@@ -63,7 +53,7 @@ def _parse_size(root: Element) -> tuple[int, int] | None:
         return None
 
 
-def _parse_object(element: Element, path: Path) -> Object:
+def _parse_object(element: Element, path: Path) -> ListedObject:
     name = " ".join(element.findtext("name", "").split())
     if not name:
         raise UserError(f"{path}: an <object> has no <name>")
@@ -71,18 +61,9 @@ def _parse_object(element: Element, path: Path) -> Object:
     if difficult not in ("0", "1"):
         raise UserError(f"{path}: <difficult> is {difficult!r}; expected 0 or 1")
     x_min, y_min, x_max, y_max = (
-        _number(element, f"bndbox/{edge}", path)
+        files.parse_number(
+            element.findtext(f"bndbox/{edge}"), f"{path}: <bndbox/{edge}>"
+        )
         for edge in ("xmin", "ymin", "xmax", "ymax")
     )
-    return Object(name, (y_min - 1, x_min - 1, y_max, x_max), difficult == "1")
-
-
-def _number(element: Element, field: str, path: Path) -> float:
-    text = element.findtext(field)
-    try:
-        value = math.nan if text is None else float(text)
-    except ValueError:
-        value = math.nan
-    if not abs(value) < _MAX_PIXELS:  # NaN, too
-        raise UserError(f"{path}: <{field}> is {text!r}; expected a number of pixels")
-    return value
+    return ListedObject(name, (y_min - 1, x_min - 1, y_max, x_max), difficult == "1")
