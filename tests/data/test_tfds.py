@@ -10,32 +10,11 @@ from PIL import Image
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources.tfds import TFDSSource
 from frcnn_jax.errors import UserError
+from tests.helpers.tfds_data import prepare, voc_features
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
 NUM_IMAGES = 4
-
-
-def prepare(data_dir, data_name, features, example):
-    """Writes a data set of four examples, without TensorFlow."""
-
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = data_name
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features_dict = tfds.features.FeaturesDict(features)
-            return tfds.core.DatasetInfo(builder=self, features=features_dict)
-
-        def _split_generators(self, dl_manager):
-            del dl_manager
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for number in range(NUM_IMAGES):
-                yield number, example(number)
-
-    Builder(data_dir=data_dir, file_format="array_record").download_and_prepare()
 
 
 def encode(number):
@@ -43,25 +22,6 @@ def encode(number):
     Image.new("RGB", (50, 40 + number), (255, 0, 0)).save(stream, "PNG")
     stream.seek(0)
     return stream
-
-
-def voc_features():
-    return {
-        "image": tfds.features.Image(),
-        "image/filename": tfds.features.Text(),
-        "objects": tfds.features.Sequence(
-            {
-                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
-                "bbox": tfds.features.BBoxFeature(),
-                "pose": tfds.features.ClassLabel(names=["left", "right"]),
-                "is_truncated": np.bool_,
-                "is_difficult": np.bool_,
-            }
-        ),
-        "labels": tfds.features.Sequence(
-            tfds.features.ClassLabel(names=["cat", "dog"])
-        ),
-    }
 
 
 def voc_example(number):
@@ -82,13 +42,16 @@ def voc_example(number):
         "image/filename": f"{number}.png",
         "objects": objects,
         "labels": [],
+        "labels_no_difficult": [],
     }
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     root = tmp_path_factory.mktemp("tfds")
-    prepare(root, "pets", voc_features(), voc_example)
+    numbers = range(NUM_IMAGES)
+    pets = {"train": [voc_example(number) for number in numbers]}
+    prepare(root, "pets", voc_features(["cat", "dog"]), pets)
     features = {
         "image": tfds.features.Image(),
         "objects": tfds.features.Sequence(
@@ -103,15 +66,20 @@ def data_dir(tmp_path_factory):
         root,
         "crowds",
         features,
-        lambda number: {
-            "image": encode(number),
-            "objects": [
+        {
+            "train": [
                 {
-                    "label": "a",
-                    "bbox": tfds.features.BBox(0.0, 0.0, 1.0, 1.0),
-                    "is_crowd": True,
+                    "image": encode(number),
+                    "objects": [
+                        {
+                            "label": "a",
+                            "bbox": tfds.features.BBox(0.0, 0.0, 1.0, 1.0),
+                            "is_crowd": True,
+                        }
+                    ],
                 }
-            ],
+                for number in numbers
+            ]
         },
     )
     prepare(
@@ -121,7 +89,7 @@ def data_dir(tmp_path_factory):
             "image": tfds.features.Image(),
             "label": tfds.features.ClassLabel(names=["a"]),
         },
-        lambda number: {"image": encode(number), "label": "a"},
+        {"train": [{"image": encode(0), "label": "a"}]},
     )
     return root
 

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
-from tests.helpers.voc_folder import VOCFolder
+from tests.helpers.voc_folder import VOCFolder, voc_size
 
 
 @pytest.fixture
@@ -118,15 +118,11 @@ def test_boxes_refer_to_the_upright_picture(turned):
     np.testing.assert_array_equal(source.annotations[0].boxes[0], [0, 0, 60, 80])
 
 
-def size_element(width, height):
-    return f"<size><width>{width}</width><height>{height}</height></size>"
-
-
-@pytest.mark.parametrize("sides", [(80, 60), (0, 0), ("", ""), (60.0, 80.0), (7, 8)])
+@pytest.mark.parametrize("sides", [(60, 80), (0, 0), ("", ""), (80.0, 60.0), (7, 8)])
 def test_a_size_that_is_upright_or_unknown_is_accepted(turned, voc_object, sides):
     box = voc_object("dog", 1, 1, 80, 60)
     turned.annotation("b").write_text(
-        f"<annotation>{size_element(*sides)}{box}</annotation>"
+        f"<annotation>{voc_size(*sides)}{box}</annotation>"
     )
     assert VOCSource(turned.root, "train").annotations[0].image_size == (60, 80)
 
@@ -134,7 +130,7 @@ def test_a_size_that_is_upright_or_unknown_is_accepted(turned, voc_object, sides
 def test_a_size_of_the_pixels_before_they_are_turned_is_refused(turned, voc_object):
     box = voc_object("dog", 1, 1, 60, 80)
     turned.annotation("b").write_text(
-        f"<annotation>{size_element(60, 80)}{box}</annotation>"
+        f"<annotation>{voc_size(80, 60)}{box}</annotation>"
     )
     message = r"b\.xml: has the size 80x60 .* expected 60x80 as of .*b\.jpg after"
     refuse(turned.root, message)
