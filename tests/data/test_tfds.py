@@ -95,8 +95,62 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def broken_dir(tmp_path_factory):
+    """Image 1 is cut short, image 2 is no image."""
+    root = tmp_path_factory.mktemp("broken")
+    examples = [voc_example(number) for number in range(NUM_IMAGES)]
+    content = examples[1]["image"].getvalue()
+    examples[1]["image"] = io.BytesIO(content[: len(content) // 2])
+    examples[2]["image"] = io.BytesIO(b"no image")
+    prepare(root, "pets", voc_features(["cat", "dog"]), {"train": examples})
+    return root
+
+
+@pytest.fixture(scope="module")
 def pets(data_dir):
     return TFDSSource("pets", "train", data_dir=data_dir)
+
+
+def test_given_classes_decide_the_labels(data_dir):
+    options = {"data_dir": data_dir, "class_names": ["dog", "cat"]}
+    source = TFDSSource("pets", "train", **options)
+    assert source.class_names == ("dog", "cat")
+    labels = source.annotations[find(source, "3.png")].labels
+    np.testing.assert_array_equal(labels, [1, 0, 0])
+    assert labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "names", [["cat"], ["cat", "cow"], ["cat", "dog", "cow"], ["cat", "cat", "dog"]]
+)
+def test_other_classes_are_refused(data_dir, names):
+    message = rf"is {', '.join(names)}, expected those of TFDS pets .*: cat, dog$"
+    with pytest.raises(UserError, match=message):
+        TFDSSource("pets", "train", data_dir=data_dir, class_names=names)
+
+
+def test_an_object_without_a_label_is_refused(tmp_path):
+    example = voc_example(1)
+    example["objects"][0]["label"] = -1
+    prepare(tmp_path, "pets", voc_features(["cat", "dog"]), {"train": [example]})
+    with pytest.raises(UserError, match=r"an object in 0 of .* pets .* has no label"):
+        TFDSSource("pets", "train", data_dir=tmp_path)
+
+
+def test_skip_broken_leaves_out_broken_images_and_names_them(broken_dir, caplog):
+    source = TFDSSource("pets", "train", data_dir=broken_dir, skip_broken=True)
+    ids = [annotation.image_id for annotation in source.annotations]
+    assert sorted(ids) == ["0.png", "3.png"]
+    for index, annotation in enumerate(source.annotations):
+        assert source.read_image(index).shape == (*annotation.image_size, 3)
+    (message,) = caplog.messages
+    assert message.startswith("left out 2 broken images: ")
+    assert "of pets (train)" in message
+
+
+def test_a_broken_image_names_the_data_set_otherwise(broken_dir):
+    with pytest.raises(UserError, match=r"cannot read image \d of TFDS data set pets"):
+        TFDSSource("pets", "train", data_dir=broken_dir)
 
 
 def find(source, image_id):
