@@ -10,11 +10,10 @@ from frcnn_jax.config.loading import load_config, override_config
 from frcnn_jax.data.records import VOC_CLASS_NAMES, fingerprint
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.data.sources.tfds import TFDSSource
-from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.training.train import train
 from tests.helpers import tiny
 from tests.helpers.tfds_data import prepare, prepare_voc2007, voc_example, voc_features
-from tests.helpers.voc_folder import VOCFolder, voc_object, voc_size
+from tests.helpers.voc_folder import VOCFolder, open_voc, voc_object, voc_size
 
 pytest.importorskip("tensorflow_datasets")
 
@@ -73,7 +72,7 @@ def assert_same_records(ours, theirs):
 )
 def test_records_are_those_of_the_folder(folder, data_dir, split, folder_split):
     ours = TFDSSource("voc/2007", split, data_dir=data_dir)
-    theirs = VOCSource(folder, folder_split, class_names=VOC_CLASS_NAMES)
+    theirs = open_voc(folder, folder_split, class_names=VOC_CLASS_NAMES)
     assert sum(len(each.boxes) for each in ours.annotations) > 20
     assert_same_records(ours, theirs)
     ids = [annotation.image_id for annotation in theirs.annotations]
@@ -89,9 +88,7 @@ def test_records_of_real_annotations_are_those_of_the_folder(data_root, tmp_path
     features = voc_features()
     prepare(tmp_path, "voc", features, examples, config_name="2007", version="5.0.0")
     ours = TFDSSource("voc/2007", "train", data_dir=tmp_path)
-    assert_same_records(
-        ours, VOCSource(folder, "trainval", class_names=VOC_CLASS_NAMES)
-    )
+    assert_same_records(ours, open_voc(folder, "trainval", class_names=VOC_CLASS_NAMES))
 
 
 def test_the_shipped_config_opens_the_builder(folder, data_dir):
@@ -103,7 +100,7 @@ def test_the_shipped_config_opens_the_builder(folder, data_dir):
     assert (len(train.annotations), len(test.annotations)) == (5, 4)
     assert fingerprint(train) != fingerprint(test)
     assert_same_records(
-        train, VOCSource(folder, "train+val", class_names=VOC_CLASS_NAMES)
+        train, open_voc(folder, "train+val", class_names=VOC_CLASS_NAMES)
     )
 
 

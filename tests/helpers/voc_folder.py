@@ -6,6 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.records import Source
+from frcnn_jax.data.sources import open_source
+
 
 class VOCFolder:
     """Writes a data set in VOC format, one image at a time."""
@@ -59,3 +63,7 @@ def voc_object(
         f"<object><name>{name}</name>{extra}<bndbox><xmin>{x_min}</xmin>"
         f"<ymin>{y_min}</ymin><xmax>{x_max}</xmax><ymax>{y_max}</ymax></bndbox></object>"
     )
+
+
+def open_voc(root: Path, split: str, **options) -> Source:
+    return open_source(DataConfig(source="voc", root=str(root), **options), split)

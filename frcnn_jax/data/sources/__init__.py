@@ -28,7 +28,12 @@ def open_source(config: DataConfig, split: str) -> Source:
     Raises:
       UserError: if it is missing or broken.
     """
-    return select(_open_whole(config, split), config)
+    source = select(_open_whole(config, split), config)
+    if not source.class_names:
+        raise UserError(
+            f"no object in {config.root} tells a class; expected some, or class_names"
+        )
+    return source
 
 
 def _open_whole(config: DataConfig, split: str) -> Source:

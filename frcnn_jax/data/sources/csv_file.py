@@ -105,8 +105,6 @@ def _find_classes(root: Path, path: Path) -> tuple[str, ...]:
     others = files.find_files(root, _FILES).values()
     paths = dict.fromkeys([path, *filter(_has_rows, others)])
     names = {row.item.name for each in paths for row in _read_rows(each) if row.item}
-    if not names:
-        raise UserError(f"no objects in {abbreviate(list(map(str, paths)))}")
     return tuple(sorted(names))
 
 

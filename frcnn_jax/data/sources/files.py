@@ -46,16 +46,16 @@ def find_inside(root: Path, paths: Iterable[Path], what: str) -> Path:
     Raises:
       UserError: if there is none in `root`.
     """
-    folders = []
+    folders: dict[str, None] = {}
     for path in paths:
         path = Path(os.path.normpath(path))
         if _is_inside(path, root):
             if os.path.exists(path):  # False, too, for what no file can be called
                 return path
-            folders.append(str(path.parent))
+            folders[os.path.relpath(path.parent, root)] = None
     if not folders:
         raise UserError(f"{what} leads out of {root}")
-    raise UserError(f"{what} is not in {' or '.join(dict.fromkeys(folders))}")
+    raise UserError(f"{what} is in none of {', '.join(folders)} of {root}")
 
 
 def _is_inside(path: Path, root: Path) -> bool:

@@ -54,8 +54,6 @@ def list_images(root: Path, split: str) -> Listing:
     listed = list(_list_stems(root, split, annotations))
     parsed = {stem: voc_xml.parse(path) for stem, path in annotations.items()}
     names = {item.name for content in parsed.values() for item in content.objects}
-    if not names:
-        raise UserError(f"no objects in the XML files in {root}")
     images = []
     for where, stem in listed:
         if stem not in annotations:
@@ -69,7 +67,8 @@ def list_images(root: Path, split: str) -> Listing:
 def _find_annotations(root: Path) -> dict[str, Path]:
     """Returns the XML files by their place in their folder, without the suffix."""
     for folder in (root / name for name in _ANNOTATION_FOLDERS):
-        paths = [path for path in folder.rglob("*.xml") if path.name[0] != "."]
+        found = (path for glob in ("*.xml", "*/*.xml") for path in folder.glob(glob))
+        paths = [path for path in found if path.name[0] != "."]
         if paths:
             stems = [path.relative_to(folder).with_suffix("") for path in paths]
             return dict(sorted(zip(map(str, stems), paths, strict=True)))
@@ -109,4 +108,4 @@ def _find_image(root: Path, stem: str, where: str) -> Path:
         for folder in _IMAGE_FOLDERS
         for suffix in _SUFFIXES
     )
-    return files.find_inside(root, candidates, f"{where}: image {stem}.jpg or .png")
+    return files.find_inside(root, candidates, f"{where}: image {files.show(stem)}")
