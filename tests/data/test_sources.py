@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from frcnn_jax.config import DataConfig
+from frcnn_jax.config import Config, DataConfig
 from frcnn_jax.data.sources import open_source, warn_of_shared_splits
 from frcnn_jax.data.sources.shapes import CLASS_NAMES
 from frcnn_jax.errors import UserError
+from frcnn_jax.training.train import open_splits
 
 SHAPES = DataConfig(source="shapes", train_split="train", test_split="test")
 
@@ -56,6 +57,16 @@ def test_images_in_training_and_evaluation_are_warned_of(
     warn_of_shared_splits(DataConfig(train_split=train, **{name: other}))
     (message,) = caplog.messages
     assert message.startswith(f"data.train_split and data.{name} share {shared}:")
+
+
+def test_a_run_on_one_split_is_warned_of_and_allowed(voc_folder, voc_object, caplog):
+    voc_folder.add("a", [voc_object("x", 1, 1, 9, 9)])
+    voc_folder.split("one", ["a"])
+    data = DataConfig(root=str(voc_folder.root), train_split="one", test_split="one")
+    splits = open_splits(Config(data=data))
+    assert len(splits.train.annotations) == len(splits.test.annotations) == 1
+    (message,) = caplog.messages
+    assert message.startswith("data.train_split and data.test_split share one:")
 
 
 def test_splits_without_common_parts_are_fine(caplog):
