@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources import open_source
+from tests.helpers.pictures import save_noise
 
 
 class VOCFolder:
@@ -40,8 +38,7 @@ class VOCFolder:
         suffix: str = ".jpg",
     ) -> None:
         """Writes noise of size (height, width) and the given `<object>` elements."""
-        noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-        Image.fromarray(noise).save(self.image(image_id, suffix))
+        save_noise(self.image(image_id, suffix), size)
         self.annotation(image_id).write_text(
             f"<annotation>{''.join(objects)}</annotation>"
         )

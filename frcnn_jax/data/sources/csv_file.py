@@ -19,7 +19,7 @@ from frcnn_jax.data.sources.files import show
 from frcnn_jax.data.sources.listing import ListedImage, ListedObject, Listing
 from frcnn_jax.errors import UserError
 
-_FILES = ("{}.csv", "{}_labels.csv", "{}/_annotations.csv", "annotations/{}.csv")
+_FILES = ("{}_labels.csv", "{}.csv", "{}/_annotations.csv", "annotations/{}.csv")
 _IMAGE_FOLDERS = ("{}", "images/{}", "images", ".")
 _CLASS_FILES = ("classes.csv", "_classes.csv")
 

@@ -115,14 +115,14 @@ def _check_labels(
 def _select_objects(
     annotation: Annotation, new_labels: np.ndarray, config: DataConfig
 ) -> Annotation:
-    labels, difficult = new_labels[annotation.labels], annotation.difficult
+    labels = new_labels[annotation.labels]
+    shorter_sides = (annotation.boxes[:, 2:] - annotation.boxes[:, :2]).min(axis=1)
+    difficult = shorter_sides < config.min_object_size
+    if config.difficult_objects != "use":
+        difficult = difficult | annotation.difficult
     is_kept = labels >= 0
     if config.difficult_objects == "drop":
         is_kept &= ~difficult
-    if config.difficult_objects == "use":
-        difficult = np.zeros_like(difficult)
-    shorter_sides = (annotation.boxes[:, 2:] - annotation.boxes[:, :2]).min(axis=1)
-    difficult = difficult | (shorter_sides < config.min_object_size)
     return dataclasses.replace(
         annotation,
         boxes=annotation.boxes[is_kept],
