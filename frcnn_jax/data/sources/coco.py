@@ -4,7 +4,6 @@ A box of COCO is `[x, y, width, height]` in pixels, from 0. A crowd counts as di
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ def _read_object(
             f"{where}.category_id is {show(category_id)}; no category has it"
         )
     box, is_crowd = item.get("bbox"), item.get("iscrowd", 0)
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         raise UserError(f"{where}.bbox is {show(box)}; expected [x, y, width, height]")
     if is_crowd not in (0, 1):
         raise UserError(f"{where}.iscrowd is {show(is_crowd)}; expected 0 or 1")
@@ -151,6 +150,5 @@ def _read_size(item: dict[str, Any], where: str) -> tuple[int, int] | None:
     return height, width
 
 
-def _is_finite(value: Any) -> bool:
-    # Not a bool, and not a whole number that no float can hold.
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < files.MAX_NUMBER  # not a bool

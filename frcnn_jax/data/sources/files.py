@@ -16,7 +16,7 @@ from frcnn_jax.errors import UserError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 # No picture is larger; float32 still holds it.
-_MAX_NUMBER = 1e9
+MAX_NUMBER = 1e9
 
 
 def find_image(root: Path, folders: Iterable[str], name: str, where: str) -> Path:
@@ -176,7 +176,7 @@ def parse_number(text: str | None, where: str) -> float:
         value = math.nan if text is None or "_" in text else float(text)
     except ValueError:
         value = math.nan
-    if not abs(value) < _MAX_NUMBER:  # NaN, too
+    if not abs(value) < MAX_NUMBER:  # NaN, too
         raise UserError(f"{where} is {show(text)}; expected a number")
     return value
 

@@ -99,7 +99,7 @@ def _read_list(path: Path) -> Iterator[tuple[str, str]]:
         name, *flag = line.rsplit(maxsplit=1)
         name = os.path.normpath(name if "".join(flag) in _FLAGS else line)
         stem, suffix = os.path.splitext(name)
-        yield where, stem if suffix.lower() in files.SUFFIXES else name
+        yield where, stem if suffix.lower() in (*files.SUFFIXES, ".xml") else name
 
 
 def _find_image(root: Path, stem: str, where: str) -> Path:
