@@ -1,4 +1,4 @@
-"""The `frcnn` command: train (also `train.py`), evaluate, predict, convert weights.
+"""The `frcnn` command: write a config, train (also `train.py`), evaluate, predict, ..
 
 A user's mistake ends with one line on standard error and exit code 2.
 """
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "evaluate": evaluate,
         "predict": predict,
         "benchmark": benchmark,
+        "init-config": init_config,
         "import-weights": import_weights,
         "export-weights": export_weights,
     }
@@ -157,6 +158,28 @@ def benchmark(arguments: Sequence[str]) -> None:
         batch_sizes=options.batch_sizes,
         repeats=options.repeats,
     )
+
+
+def init_config(arguments: Sequence[str]) -> None:
+    """Writes a config for a folder of annotated images: `DIR OUT.py`."""
+    parser = _Parser(
+        prog="frcnn init-config",
+        description="Looks at a folder of annotated images, in a format that "
+        "docs/custom-data.md describes, and writes a config that trains on it: splits, "
+        "class names, and sizes that fit images and objects.",
+    )
+    parser.add_argument("root", type=Path, metavar="DIR", help="the folder")
+    parser.add_argument("output", type=Path, metavar="OUT.py", help="new config file")
+    parser.add_argument(
+        "--source",
+        choices=("coco", "yolo", "voc", "csv"),
+        help="format of the folder (default: what it looks like)",
+    )
+    options = parser.parse_args(arguments)
+    _start()
+    from frcnn_jax import init_config as writing
+
+    writing.write_config(options.root, options.output, options.source)
 
 
 def _add_detection_options(parser: argparse.ArgumentParser) -> None:

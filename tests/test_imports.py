@@ -15,6 +15,7 @@ LAYERS = (
     "cli",
     "predict",
     "benchmark",
+    "init_config",
     "training",
     "evaluation",
     "detector",

@@ -103,7 +103,7 @@ def write_csv(source: Source, images: Sequence[Path], root: Path, split: str) ->
 
 
 def write_voc(source: Source, images: Sequence[Path], root: Path, split: str) -> None:
-    folder = VOCFolder(root)
+    folder = VOCFolder(root, exist_ok=True)
     link(images, root / "JPEGImages")
     for annotation, path in pairs(source, images):
         elements = [

@@ -2,6 +2,8 @@
 
 import logging
 from pathlib import Path
+from types import ModuleType
+from typing import Literal
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import Source
@@ -12,8 +14,15 @@ from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.data.sources.tfds import TFDSSource
 from frcnn_jax.errors import UserError
 
+Format = Literal["coco", "yolo", "voc", "csv"]
+
 # Each has `find_splits(root)` and `list_images(root, split)`.
-FORMATS = {"coco": coco, "yolo": yolo, "voc": voc, "csv": csv_file}
+FORMATS: dict[Format, ModuleType] = {
+    "coco": coco,
+    "yolo": yolo,
+    "voc": voc,
+    "csv": csv_file,
+}
 
 _logger = logging.getLogger(__name__)
 
