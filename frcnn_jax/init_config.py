@@ -151,12 +151,16 @@ def _open_splits(
     others = {}
     for field, beginning in (("validation_split", "val"), ("test_split", "test")):
         name = _find_split(found, beginning)
-        if name and name != whole:
+        if name is None:
+            continue
+        try:
             split = open_split(name)
-            if train_ids.isdisjoint(each.image_id for each in split[1].annotations):
-                others[field] = split
-            else:
-                _logger.warning("split %r has images of %r: not used", name, whole)
+            if not train_ids.isdisjoint(each.image_id for each in split[1].annotations):
+                raise UserError(f"it has images of {whole!r}")
+        except UserError as error:
+            _logger.warning("split %r is not used: %s", name, error)
+        else:
+            others[field] = split
     if not others:
         train, others["test_split"] = map(open_split, _cut(whole))
     elif "test_split" not in others:

@@ -85,7 +85,16 @@ def test_a_split_with_images_of_training_is_not_evaluated_on(tmp_path, caplog):
     data = init(tmp_path / "data", tmp_path).data
     assert (data.train_split, data.validation_split) == ("trainval[:80%]", "")
     assert data.test_split == "trainval[80%:]"
-    assert "split 'val' has images of 'trainval': not used" in caplog.messages
+    assert "split 'val' is not used: it has images of 'trainval'" in caplog.messages
+
+
+def test_a_broken_split_is_not_evaluated_on(tmp_path, caplog):
+    write("csv", tmp_path / "data", ["train", "val"])
+    (tmp_path / "data/test.csv").write_text("train0.png,0,0,8,8,thing\na.png,,,,,\n")
+    assert init(tmp_path / "data", tmp_path).data.test_split == "val"
+    (message,) = caplog.messages
+    assert message.startswith("split 'test' is not used: ")
+    assert "test.csv line 2: image 'a.png' is in none of" in message
 
 
 def test_sizes_fit_the_images_of_all_splits(tmp_path):
@@ -97,13 +106,11 @@ def test_sizes_fit_the_images_of_all_splits(tmp_path):
 
 
 def test_anchors_proposals_and_slots_fit_the_objects(tmp_path):
-    objects = [(9 * n, 0, 9 * n + 8, 8) for n in range(20)]
-    rows = [f"a.png,{x0},{y0},{x1},{y1},cell\n" for y0, x0, y1, x1 in objects]
-    root = tmp_path / "data"
+    root, rows = tmp_path / "data", []
     for name in "abcde":
         save_noise(root / f"{name}.png", (300, 300))
-        rows += [row.replace("a.png", f"{name}.png") for row in rows[:20]]
-    (root / "all.csv").write_text("".join(rows[20:]))
+        rows += [f"{name}.png,{9 * n},0,{9 * n + 8},8,cell\n" for n in range(20)]
+    (root / "all.csv").write_text("".join(rows))
     config = init(root, tmp_path)
     assert 1.0 in config.model.anchor_scales  # 8 pixels, enlarged twice
     assert config.model.proposals.min_size == 4.0

@@ -159,7 +159,7 @@ def test_images_and_labels_may_lie_side_by_side(tmp_path):
 
 def test_splits_are_those_of_the_description(pets):
     write(pets, "data.yaml", f"train: images/train\nval: images/val\ntest:\n{NAMES}")
-    assert yolo.find_splits(pets) == ["train", "val", "all"]
+    assert yolo.find_splits(pets) == ["train", "all"]
     refuse(pets, r"data\.yaml: val: 'images/val' is in none of", "val")
     refuse(pets, r"data\.yaml: no split 'test'; splits there: train, val, all", "test")
 
@@ -229,6 +229,11 @@ def test_a_wrong_description_is_refused(pets, text, message):
 def test_a_split_without_any_labels_is_refused(pets):
     (pets / "labels/train/a.txt").unlink()
     refuse(pets, r"no labels of an image of split 'train' in ")
+
+
+def test_names_without_labels_are_no_data_set(pets):
+    (pets / "labels/train/a.txt").unlink()
+    assert yolo.find_splits(pets) == []
 
 
 def test_a_folder_without_names_is_refused(pets):

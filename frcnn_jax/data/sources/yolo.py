@@ -6,7 +6,7 @@ lines of `images/train/a.jpg` are in `labels/train/a.txt`, or else beside the im
 image without such a file has no objects.
 """
 
-import os
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,10 +41,18 @@ class _Description(NamedTuple):
 
 def find_splits(root: Path) -> list[str]:
     """Returns the names of the splits that a folder has in this format."""
-    paths = (root / name for name in (*_DESCRIPTIONS, *_NAME_FILES))
-    if not any(path.is_file() for path in paths):
+    names = (*_DESCRIPTIONS, *_NAME_FILES)
+    has_names = any((root / name).is_file() for name in names)
+    if not has_names or not any(_find_labels(root, p) for p in files.find_images(root)):
         return []
-    return [*_read_description(root).splits, ALL]
+    path, _, splits, base = _read_description(root)
+    existing = []
+    for split, names in splits.items():
+        with contextlib.suppress(UserError):  # of a place that is not there
+            for name in names:
+                _find_place(root, base, name, str(path))
+            existing.append(split)
+    return [*existing, ALL]
 
 
 def list_images(root: Path, split: str) -> Listing:
@@ -76,11 +84,11 @@ def list_images(root: Path, split: str) -> Listing:
 
 def _read_description(root: Path) -> _Description:
     for name in _DESCRIPTIONS:
-        if os.path.isfile(root / name):
+        if (root / name).is_file():
             return _parse_description(root / name)
     for name in _NAME_FILES:
         path = root / name
-        if os.path.isfile(path):
+        if path.is_file():
             names = files.read_text(path).rstrip().splitlines()
             class_names = files.check_names(list(map(str.strip, names)), str(path))
             return _Description(path, class_names, _find_folders(root))
