@@ -41,8 +41,7 @@ class _Description(NamedTuple):
 
 def find_splits(root: Path) -> list[str]:
     """Returns the names of the splits that a folder has in this format."""
-    names = (*_DESCRIPTIONS, *_NAME_FILES)
-    has_names = any((root / name).is_file() for name in names)
+    has_names = any((root / n).is_file() for n in (*_DESCRIPTIONS, *_NAME_FILES))
     if not has_names or not any(_find_labels(root, p) for p in files.find_images(root)):
         return []
     path, _, splits, base = _read_description(root)
