@@ -267,7 +267,8 @@ class ModelConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in; parameters, losses, boxes and NMS are float32."""
     pretrained: str = ""
-    """Weights to start from, a file or hf://OWNER/NAME (docs/weights.md); or random."""
+    """Weights to start from: a file, hf://OWNER/NAME, https://... or a published
+    detector, e.g. chainercv:voc07 (docs/weights.md); random if empty."""
     proposals: ProposalConfig = ProposalConfig()
     anchor_targets: AnchorTargetConfig = AnchorTargetConfig()
     proposal_targets: ProposalTargetConfig = ProposalTargetConfig()

@@ -23,7 +23,7 @@ def import_file(
     """Converts a weight file of another project into one of ours, and reports.
 
     Args:
-      source: path, or `hf://OWNER/NAME`.
+      source: what `read_weights` takes.
       output: the new `.safetensors` file.
       **options: of `read_weights`.
 

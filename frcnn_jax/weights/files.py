@@ -5,11 +5,8 @@ executed: PyTorch's are read with `weights_only=True`, NumPy's with
 `allow_pickle=False`.
 """
 
-import hashlib
 import importlib
-import logging
 import pickle
-import re
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 
-from frcnn_jax.errors import UserError
-
-HUB = "hf://"
+from frcnn_jax.errors import UserError, first_line
+from frcnn_jax.weights.download import file_sha256
+from frcnn_jax.weights.sources import SourceFile, find_file
 
 Content = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays and metadata
-
-# How the SHA-256 of published files begins: torchvision's VGG16, and the Caffe VGG16
-# that jcjohnson/pytorch-vgg converted.
-_PUBLISHED = {"vgg16-397923af.pth": "397923af", "vgg16-00b39a1b.pth": "00b39a1b"}
 
 
 class WeightFile(NamedTuple):
@@ -40,31 +33,19 @@ def read_file(source: str) -> WeightFile:
     """Reads the arrays of a weight file.
 
     Args:
-      source: a path, or `hf://OWNER/NAME[/FILE]` on the Hugging Face hub, where FILE is
-        `model.safetensors` if absent.
+      source: what `find_file` takes.
 
     Raises:
       UserError: if it cannot be had, is damaged, is no weight file, needs a package
-        that is not installed, would run code, has another SHA-256 than its name or the
-        hub says, or has arrays that are not float32 or not finite.
+        that is not installed, would run code, has another SHA-256 than the source
+        says, or has arrays that are not float32 or not finite.
     """
-    path = _download(source) if source.startswith(HUB) else Path(source)
+    file = find_file(source)
     try:
-        digest = _sha256(path)
-    except OSError as error:
-        raise UserError(f"{source}: {first_line(error)}") from None
-    _check_digest(path, digest, source)
-    try:
-        arrays, metadata = _READERS[_container(path)](path)
-        _check_values(arrays)
+        return _read(file)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-    # Each library has its own errors for damage; no file should end in a traceback.
-    except Exception as error:
-        raise UserError(
-            f"{source}: damaged, cannot be read ({first_line(error)})"
-        ) from None
-    return WeightFile(arrays, metadata, digest)
+        note = f" (downloaded to {file.path})" if file.is_download else ""
+        raise UserError(f"{source}: {error}{note}") from None
 
 
 def import_extra(package: str, extra: str) -> Any:
@@ -83,48 +64,25 @@ def import_extra(package: str, extra: str) -> Any:
         raise UserError(f"needs {package}: pip install 'frcnn_jax[{extra}]'") from None
 
 
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error, without the libraries' further lines."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def _download(source: str) -> Path:
-    from huggingface_hub import hf_hub_download  # here: it takes a second to import
-
-    match = re.fullmatch(r"hf://([^/]+/[^/]+)(?:/(.+))?", source)
-    if match is None:
-        raise UserError(f"{source}: expected hf://OWNER/NAME or hf://OWNER/NAME/FILE")
-    repository, name = match.groups()
-    # It logs every attempt to reach the hub; our error says it once.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+def _read(file: SourceFile) -> WeightFile:
     try:
-        return Path(hf_hub_download(repository, name or "model.safetensors"))
-    # OSError, and ValueError for a name that cannot be; HTTP clients have more.
-    except Exception as error:
+        digest = file_sha256(file.path)
+    except OSError as error:
+        raise UserError(first_line(error)) from None
+    if not digest.startswith(file.sha256):
         raise UserError(
-            f"{source}: cannot be downloaded ({first_line(error)}); without a "
-            "network, get the file elsewhere and give its path"
-        ) from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_digest(path: Path, digest: str, source: str) -> None:
-    """Compares with the SHA-256 in a published name, or in the name in hub's cache."""
-    expected = _PUBLISHED.get(path.name, "")
-    if source.startswith(HUB) and re.fullmatch("[0-9a-f]{64}", path.resolve().name):
-        expected = path.resolve().name
-    if not digest.startswith(expected):
-        raise UserError(
-            f"{source}: its SHA-256 begins with {digest[:8]}, expected {expected[:8]}; "
-            "it is damaged or another file: get it again, or give it another name"
+            f"its SHA-256 begins with {digest[:8]}, expected {file.sha256[:8]}; it is "
+            "damaged or another file: delete it and get it again, or rename it"
         )
+    try:
+        arrays, metadata = _READERS[_container(file.path)](file.path)
+        _check_values(arrays)
+    except UserError:
+        raise
+    # Each library has its own errors for damage; no file should end in a traceback.
+    except Exception as error:
+        raise UserError(f"damaged, cannot be read ({first_line(error)})") from None
+    return WeightFile(arrays, metadata, digest)
 
 
 def _container(path: Path) -> str:
