@@ -211,11 +211,7 @@ def import_weights(arguments: Sequence[str]) -> None:
         "simple-faster-rcnn-pytorch and of chainercv, and .npz of layers; see "
         "docs/weights.md. Nothing in a file is executed.",
     )
-    parser.add_argument(
-        "source",
-        help="file, hf://OWNER/NAME[/FILE], https://..., or the name of a published "
-        "detector: chainercv:voc07, chainercv:voc0712",
-    )
+    parser.add_argument("source", help="file, hf://OWNER/NAME, URL or chainercv:voc07")
     parser.add_argument("output", type=Path, help="new .safetensors file")
     parser.add_argument(
         "--preprocessing",

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from huggingface_hub import ModelCard, ModelHubMixin
 from jax.sharding import Mesh
 
 from frcnn_jax import distributed, ops
@@ -33,6 +34,7 @@ from frcnn_jax.models.parameters import (
     parameter_shapes,
     unflatten,
 )
+from frcnn_jax.weights import hub
 from frcnn_jax.weights.checkpoints import read_checkpoint
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
@@ -46,27 +48,35 @@ _MAX_BATCHES_WAITING = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Detector:
-    """Parameters, and what they need to find objects in any picture."""
+class Detector(ModelHubMixin):
+    """Parameters, and what they need to find objects in any picture.
+
+    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's.
+    """
 
     spec: DetectorSpec
     params: Params
     source: str = "detector"  # where it is from, for messages
+
+    # Were it empty, ModelHubMixin would set it in instances, but these are frozen.
+    _hub_mixin_config = hub.METADATA
 
     @classmethod
     def load(cls, source: str | Path, step: int | str = "latest") -> "Detector":
         """Loads a detector.
 
         Args:
-          source: a run directory, one of its checkpoints, or a `.safetensors` of
-            `save`, `frcnn export-weights` or `frcnn import-weights`.
+          source: a run directory, one of its checkpoints, a `.safetensors` of `save`,
+            `frcnn export-weights` or `frcnn import-weights`, a folder of
+            `save_pretrained`, or another source of `read_weights`: `hf://OWNER/NAME`,
+            `https://...`, `chainercv:voc07`.
           step: of a run directory's checkpoint, or "latest" or "best".
 
         Raises:
           UserError: if there is none, it is damaged, or its classes have no names.
         """
         path = Path(source)
-        if path.is_dir():
+        if path.is_dir() and not (path / hub.HUB_FILE).is_file():
             return cls.from_weights(read_checkpoint(path, step))
         return cls.from_weights(read_weights(str(source)))
 
@@ -215,6 +225,21 @@ class Detector:
         arrays = flatten(self.params)
         colors = self.spec.model.preprocessing
         return Weights(self.source, OWN_FORMAT, "", arrays, (), colors, self.spec)
+
+    def generate_model_card(self, **metadata: object) -> ModelCard:
+        """Describes the detector, with the evaluation of the run it is loaded from.
+
+        Args:
+          **metadata: more of `huggingface_hub.ModelCardData`, such as `license`.
+        """
+        return hub.make_card(self.spec, self.to_weights(), **metadata)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        hub.save_repository(self.spec, self.to_weights(), save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: object) -> "Detector":
+        return cls.from_weights(hub.read_repository(model_id, **options))
 
     def _prepare(self, image: Picture) -> "_Input":
         """Reads, resizes and pads an image as the data loader does."""

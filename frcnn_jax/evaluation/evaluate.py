@@ -24,7 +24,7 @@ from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.config.preprocessing import check_preprocessing
 from frcnn_jax.data.loader import evaluation_batches
-from frcnn_jax.data.records import Batch, ImageDetections, Source
+from frcnn_jax.data.records import Batch, ImageDetections, Source, fingerprint
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector, detect_in_original_pixels, make_detect_step
 from frcnn_jax.errors import UserError
@@ -120,7 +120,8 @@ def evaluate(
       work_dir: where to write.
 
     Returns:
-      What `evaluation.json` holds: `voc07_map`, `area_map`, `coco`, `per_class`.
+      What `evaluation.json` holds: `voc07_map`, `area_map`, `coco`, `per_class`, and
+      `fingerprints` of the detector and the data.
 
     Raises:
       UserError: if an image cannot be read, or a file not be written.
@@ -140,6 +141,10 @@ def evaluate(
         coco.average_precisions(*compared),
         source.class_names,
     )
+    evaluation["fingerprints"] = {
+        "detector": detector.to_weights().fingerprint,
+        "data": fingerprint(source),
+    }
     if distributed.is_main_process():
         text = json.dumps(evaluation, indent=2) + "\n"
         replace_text(work_dir / "evaluation.json", text)

@@ -170,6 +170,7 @@ def _open(url: str, sha256: str, headers: dict[str, str]) -> http.client.HTTPRes
     except urllib.error.HTTPError as error:
         if error.code == 416 and "Range" in headers:
             return error  # type: ignore[return-value]  # no such part; a response, too
+        error.close()
         reason = first_line(error)
     except urllib.error.URLError as error:
         cause = error.reason
@@ -189,7 +190,11 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         self._sha256 = sha256
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        _check_url(newurl, self._sha256)
+        try:
+            _check_url(newurl, self._sha256)
+        except UserError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -224,4 +229,4 @@ def _blocks(response: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
 
 
 def _broken(url: str, how: str) -> str:
-    return f"{url}: the connection broke ({how}); the same command goes on from there"
+    return f"{url}: the connection broke ({how}); the same command continues"

@@ -16,14 +16,13 @@ from frcnn_jax.weights.download import download
 HUB = "hf://"
 HUB_FILE = "model.safetensors"
 
+# From chainer/chainercv: links/model/faster_rcnn/faster_rcnn_vgg.py.
+_CHAINERCV = "https://chainercv-models.preferred.jp/faster_rcnn_vgg16"
+
 # Detectors by name, at their publishers' addresses: we redistribute no file.
 PUBLISHED = {
-    # chainer/chainercv: links/model/faster_rcnn/faster_rcnn_vgg.py; no SHA-256 there.
-    f"chainercv:{name}": f"https://chainercv-models.preferred.jp/{file}.npz"
-    for name, file in (
-        ("voc07", "faster_rcnn_vgg16_voc07_trained_2018_06_01"),
-        ("voc0712", "faster_rcnn_vgg16_voc0712_trained_2017_07_21"),
-    )
+    "chainercv:voc07": f"{_CHAINERCV}_voc07_trained_2018_06_01.npz",
+    "chainercv:voc0712": f"{_CHAINERCV}_voc0712_trained_2017_07_21.npz",
 }
 
 # How the SHA-256 of published files begins: torchvision's VGG16, and the Caffe VGG16
@@ -44,8 +43,8 @@ def find_file(source: str) -> SourceFile:
 
     Args:
       source: a path; `https://...`, with `#sha256=...` if that is known; a name of
-        `PUBLISHED`; or `hf://OWNER/NAME[/FILE]` on the Hugging Face hub, where FILE is
-        `model.safetensors` if absent.
+        `PUBLISHED`; or `hf://OWNER/NAME[/FILE]` on the Hugging Face hub. Where no file
+        is named, there and in a folder, it is `model.safetensors`.
 
     Raises:
       UserError: if it cannot be downloaded or is no such source. A path need not exist.
@@ -56,6 +55,8 @@ def find_file(source: str) -> SourceFile:
     if source.startswith(("https://", "http://")):
         return _find_on_web(source)
     path = download_from_hub(source) if source.startswith(HUB) else Path(source)
+    if (path / HUB_FILE).is_file():
+        path /= HUB_FILE
     # The hub's cache names large files by their SHA-256.
     blob = os.path.basename(os.path.realpath(path))
     is_digest = re.fullmatch("[0-9a-f]{64}", blob)

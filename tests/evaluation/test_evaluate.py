@@ -87,7 +87,8 @@ def test_figures_table_and_pictures_are_written(tmp_path, capsys):
     source = open_source(tiny.DATA, "test")
     evaluation = evaluate.evaluate(detector, source, tiny.CONFIG, tmp_path)
     assert json.loads((tmp_path / "evaluation.json").read_text()) == evaluation
-    assert set(evaluation) == {"voc07_map", "area_map", "coco", "per_class"}
+    figures = {"voc07_map", "area_map", "coco", "per_class"}
+    assert set(evaluation) == {*figures, "fingerprints"}
     assert tuple(evaluation["per_class"]) == source.class_names
     names = [f"{Path(each.image_id).name}.png" for each in source.annotations]
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())

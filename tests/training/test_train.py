@@ -9,6 +9,9 @@ import pytest
 
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
+from frcnn_jax.data.records import fingerprint
+from frcnn_jax.data.sources import open_source
+from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import evaluate
 from frcnn_jax.training import checkpoint, train
@@ -32,7 +35,8 @@ def test_run_directory_holds_what_scripts_rely_on(run):
     folder, evaluation = run
     assert read_config(folder / "config.json") == config_in(folder)
     assert json.loads((folder / "evaluation.json").read_text()) == evaluation
-    assert set(evaluation) == {"voc07_map", "area_map", "coco", "per_class"}
+    figures = {"voc07_map", "area_map", "coco", "per_class"}
+    assert set(evaluation) == {*figures, "fingerprints"}
     assert len(list((folder / "pictures").glob("*.png"))) >= 8
     assert list((folder / "tensorboard").glob("events*"))
     assert (folder / "losses.png").stat().st_size > 1000
@@ -97,6 +101,19 @@ def test_exported_detector_evaluates_as_its_run(run, tmp_path):
     config = config_in(tmp_path / "evaluation", model=model)
     assert evaluate.evaluate_pretrained(config) == evaluation
     assert (tmp_path / "evaluation" / "evaluation.json").exists()
+
+
+def test_model_card_has_the_evaluation_of_its_checkpoint_only(run):
+    folder, evaluation = run
+    text = Detector.load(folder).generate_model_card().text
+    assert f"`{evaluation['fingerprints']['data']}`" in text
+    for name, row in evaluation["per_class"].items():
+        assert (
+            f"| {name} | {row['num_objects']} | {100 * row['voc07_ap']:.1f} |" in text
+        )
+    train_data = open_source(tiny.DATA, "train")
+    assert f"- Training data: fingerprint `{fingerprint(train_data)}`" in text
+    assert "Not evaluated." in Detector.load(folder, 4).generate_model_card().text
 
 
 def test_evaluation_takes_another_split(run):

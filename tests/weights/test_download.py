@@ -1,5 +1,6 @@
 """Downloads from a server on this machine that breaks off, lies or is not there."""
 
+import functools
 import hashlib
 import os
 import signal
@@ -17,17 +18,12 @@ from frcnn_jax.weights import download as module
 from frcnn_jax.weights.download import download
 from tests.helpers.file_server import serve
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 CONTENT = np.random.default_rng(0).bytes(100_000)
 OTHER = np.random.default_rng(1).bytes(100_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("FRCNN_WEIGHTS_CACHE", str(folder))
-    return folder
 
 
 @pytest.fixture
@@ -160,6 +156,15 @@ def test_rest_is_asked_for_only_of_a_known_version(headers, version, server):
 def test_length_need_not_be_known(server):
     server.sends_length = False
     assert download(server.url).read_bytes() == CONTENT
+
+
+def test_progress_is_shown_on_a_terminal_only(server, monkeypatch, capsys):
+    download(f"{server.url}?quiet")
+    assert capsys.readouterr() == ("", "")
+    terminal = functools.partial(module.Console, force_terminal=True)
+    monkeypatch.setattr(module, "Console", terminal)
+    download(server.url)
+    assert "100.0/100.0 kB" in capsys.readouterr().err
 
 
 def test_wrong_sha256_is_refused_and_nothing_kept(server, cache):
