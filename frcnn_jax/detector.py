@@ -39,6 +39,7 @@ from frcnn_jax.weights.checkpoints import read_checkpoint
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights, select_matching
+from frcnn_jax.weights.sources import is_repository
 
 # Jitted; of parameters and a batch, see `distributed.jit_per_image`.
 DetectStep = jax.stages.Wrapped
@@ -76,7 +77,7 @@ class Detector(ModelHubMixin):
           UserError: if there is none, it is damaged, or its classes have no names.
         """
         path = Path(source)
-        if path.is_dir() and not (path / hub.HUB_FILE).is_file():
+        if path.is_dir() and not is_repository(path):
             return cls.from_weights(read_checkpoint(path, step))
         return cls.from_weights(read_weights(str(source)))
 

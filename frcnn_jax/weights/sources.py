@@ -55,12 +55,17 @@ def find_file(source: str) -> SourceFile:
     if source.startswith(("https://", "http://")):
         return _find_on_web(source)
     path = download_from_hub(source) if source.startswith(HUB) else Path(source)
-    if (path / HUB_FILE).is_file():
+    if is_repository(path):
         path /= HUB_FILE
     # The hub's cache names large files by their SHA-256.
     blob = os.path.basename(os.path.realpath(path))
     is_digest = re.fullmatch("[0-9a-f]{64}", blob)
     return SourceFile(path, blob if is_digest else _SHA256.get(path.name, ""))
+
+
+def is_repository(path: Path) -> bool:
+    """Returns whether a path is a folder like a repository of the hub."""
+    return (path / HUB_FILE).is_file()
 
 
 def download_from_hub(source: str, **options: Any) -> Path:

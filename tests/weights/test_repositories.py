@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, hub_mixin
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
 from frcnn_jax.models.parameters import flatten, random_params
+from frcnn_jax.weights import convert
 from tests.helpers import containers, tiny
 
 FIGURES = {"voc07_ap": 0.5, "area_ap": None, "num_objects": 3}
@@ -63,6 +64,13 @@ def test_folder_gives_the_detector_bit_for_bit(load, detector, tmp_path):
     detector.save_pretrained(tmp_path / "new" / "folder")
     assert_same(load(tmp_path / "new" / "folder"), detector)
     assert_same(load(str(tmp_path / "new" / "folder")), detector)
+
+
+def test_folder_is_exported(detector, tmp_path):
+    detector.save_pretrained(tmp_path / "folder")
+    path = tmp_path / "detector.safetensors"
+    convert.export(str(tmp_path / "folder"), path, "frcnn_jax")
+    assert_same(Detector.load(path), detector)
 
 
 def test_pushed_detector_comes_back_bit_for_bit(detector, hub):
