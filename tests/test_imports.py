@@ -34,7 +34,7 @@ LAYERS = (
 LIBRARIES = {
     "ops": {"jax", "jaxtyping", "numpy"},
     "models": {"flax", "jax", "jaxtyping", "numpy"},
-    "data": {"PIL", "absl", "grain", "numpy", "tensorflow_datasets"},
+    "data": {"PIL", "absl", "defusedxml", "grain", "numpy", "tensorflow_datasets"},
     "config": {"dacite", "tyro"},
     "files": set(),
     "errors": set(),

@@ -62,9 +62,11 @@ class DataConfig:
     test_split: str = "test"
     """Split to evaluate on."""
     class_names: tuple[str, ...] | None = None
-    """Class names in order; by default those found in the annotations, sorted."""
+    """Class names in order; by default those found in the annotations, sorted (voc), or
+    the data set's own (tfds, shapes), of which only the order can be changed."""
     skip_broken: bool = False
-    """Leave out images that cannot be decoded (every image is read once at start)."""
+    """Leave out images that cannot be decoded (every image is read once at start; a
+    drawn one is never broken)."""
     num_train_images: int = 2000
     """Images drawn for training (source shapes only)."""
     num_test_images: int = 128
@@ -98,6 +100,16 @@ class DataConfig:
             f"at least data.shorter_side, {self.shorter_side}",
         )
         self._check_canvases()
+        names = self.class_names or ()
+        _check(
+            len(set(names)) == len(names), "data.class_names", names, "different names"
+        )
+        _check(
+            self.source != "shapes" or self.train_split != self.test_split,
+            "data.test_split",
+            self.test_split,
+            "another split than data.train_split: shapes of one name are one data set",
+        )
 
     def _check_canvases(self) -> None:
         name, canvases = "data.canvases", self.canvases

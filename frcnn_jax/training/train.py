@@ -20,7 +20,7 @@ from frcnn_jax.config import Config, DetectorSpec
 from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.data.loader import TrainLoader, choose_canvases
 from frcnn_jax.data.records import Source, fingerprint
-from frcnn_jax.data.sources import open_source
+from frcnn_jax.data.sources import open_source, warn_of_shared_splits
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation.evaluate import Validate, evaluate, make_validate
@@ -121,6 +121,7 @@ def open_splits(config: Config) -> Splits:
       UserError: if a split is missing or broken, or their classes differ.
     """
     data = config.data
+    warn_of_shared_splits(data)
     names = {name: getattr(data, f"{name}_split") for name in Splits._fields}
     sources = {n: open_source(data, split) for n, split in names.items() if split}
     class_names = sources["train"].class_names

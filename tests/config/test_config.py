@@ -68,6 +68,32 @@ def test_recipe_on_both_years_differs_in_data_and_schedule_only():
     assert both.model == single.model
 
 
+def test_recipe_on_tfds_differs_in_the_source_only():
+    folder, tfds = (
+        load_config(CONFIGS[0].with_name(name))
+        for name in ("voc07_vgg16.py", "voc07_tfds.py")
+    )
+    places = ("source", "root", "train_split")
+    changes = {name: getattr(folder.data, name) for name in places}
+    data = dataclasses.replace(tfds.data, **changes)
+    assert dataclasses.replace(tfds, data=data, work_dir=folder.work_dir) == folder
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"class_names": ("a", "b", "a")}, r"data\.class_names is .*, expected differ"),
+        (
+            {"source": "shapes", "train_split": "test"},
+            r"data\.test_split is test, expected another split than data\.train_split",
+        ),
+    ],
+)
+def test_impossible_data_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        DataConfig(**values)
+
+
 def test_default_canvases_hold_every_aspect_ratio_in_whole_cells():
     config = DataConfig()
     assert all(side % 16 == 0 for canvas in config.canvases for side in canvas)

@@ -5,7 +5,10 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +18,11 @@ from frcnn_jax.errors import UserError
 from tests.helpers.batches import train_batches
 from tests.helpers.sized import SizedSource
 
+ROOT = Path(__file__).parents[2]
 ONE_WORKER = DataConfig(
     shorter_side=8, longer_side=8, canvases=((8, 8),), max_objects=1, num_workers=1
 )
+TWO_WORKERS = dataclasses.replace(ONE_WORKER, num_workers=2)
 
 
 class FailingSource(SizedSource):
@@ -83,3 +88,32 @@ def test_letting_go_ends_the_workers():
     next(batches)
     del batches
     assert not set(multiprocessing.active_children()) - others
+
+
+# One iterator is read to its end, another is left open.
+SCRIPT = """
+import itertools
+from frcnn_jax.data.loader import evaluation_batches
+from tests.data.test_prefetching import TWO_WORKERS
+from tests.helpers.batches import train_batches
+from tests.helpers.sized import SizedSource
+
+if __name__ == "__main__":
+    source = SizedSource([(8, 8)] * 20)
+    whole = list(evaluation_batches(source, TWO_WORKERS, batch_size=2))
+    open_end = train_batches(source, TWO_WORKERS, batch_size=2, seed=0)
+    print(len(whole), len(list(itertools.islice(open_end, 3))))
+"""
+
+
+def test_a_process_with_workers_exits_silently(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("10 3\n", "")

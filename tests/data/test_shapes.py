@@ -6,13 +6,14 @@ import pytest
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources import drawing
 from frcnn_jax.data.sources.shapes import CLASS_NAMES, ShapesSource
+from frcnn_jax.errors import UserError
 
 IMAGE_SIZE = (96, 128)
 
 
-def make_source(num_images=400, seed=0, split="train"):
+def make_source(num_images=400, seed=0, split="train", **options):
     return ShapesSource(
-        num_images=num_images, image_size=IMAGE_SIZE, seed=seed, split=split
+        num_images=num_images, image_size=IMAGE_SIZE, seed=seed, split=split, **options
     )
 
 
@@ -145,6 +146,23 @@ def test_color_does_not_reveal_the_class(source):
     means = np.array([np.mean(values, axis=0) for values in colors.values()])
     # A mean of a dozen colors with a deviation of 60 has one of about 17.
     assert np.abs(means - means.mean(axis=0)).max() < 60
+
+
+def test_given_classes_decide_the_labels_and_nothing_else(source):
+    names = CLASS_NAMES[::-1]
+    other = make_source(class_names=names)
+    assert other.class_names == names
+    for ours, theirs in zip(other.annotations, source.annotations, strict=True):
+        np.testing.assert_array_equal(ours.labels, 5 - theirs.labels)
+        np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+        assert ours.labels.dtype == np.int32
+    np.testing.assert_array_equal(other.read_image(0), source.read_image(0))
+
+
+@pytest.mark.parametrize("names", [["star"], [*CLASS_NAMES[1:], "circle"]])
+def test_other_classes_are_refused(names):
+    with pytest.raises(UserError, match=r"expected those of the shapes in any order"):
+        make_source(class_names=names)
 
 
 def test_reading_past_the_end_is_refused():

@@ -4,12 +4,12 @@ import logging
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
-from tests.helpers.voc_folder import VOCFolder
+from tests.helpers.voc_folder import VOCFolder, voc_size
 
 
 @pytest.fixture
@@ -102,13 +102,38 @@ def test_images_of_any_mode_are_read_as_rgb(pets, mode):
         np.testing.assert_allclose(image[30, 40], [255, 0, 0], atol=3)
 
 
-def test_exif_orientation_is_ignored(pets):
+@pytest.fixture
+def turned(pets, voc_object):
+    """Image b is 60 pixels high and 80 wide, and stored as 80 x 60."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # Orientation: rotate by 90 degrees to view.
-    Image.new("RGB", (80, 60)).save(pets.image("b"), exif=exif)
-    source = VOCSource(pets.root, "train")
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (60, 80)).save(pets.image("b"), exif=exif)
+    return pets
+
+
+def test_boxes_refer_to_the_upright_picture(turned):
+    source = VOCSource(turned.root, "train")
     assert source.annotations[0].image_size == (60, 80)
     assert source.read_image(0).shape == (60, 80, 3)
+    np.testing.assert_array_equal(source.annotations[0].boxes[0], [0, 0, 60, 80])
+
+
+@pytest.mark.parametrize("sides", [(60, 80), (0, 0), ("", ""), (80.0, 60.0), (7, 8)])
+def test_a_size_that_is_upright_or_unknown_is_accepted(turned, voc_object, sides):
+    box = voc_object("dog", 1, 1, 80, 60)
+    turned.annotation("b").write_text(
+        f"<annotation>{voc_size(*sides)}{box}</annotation>"
+    )
+    assert VOCSource(turned.root, "train").annotations[0].image_size == (60, 80)
+
+
+def test_a_size_of_the_pixels_before_they_are_turned_is_refused(turned, voc_object):
+    box = voc_object("dog", 1, 1, 60, 80)
+    turned.annotation("b").write_text(
+        f"<annotation>{voc_size(80, 60)}{box}</annotation>"
+    )
+    message = r"b\.xml: has the size 80x60 .* expected 60x80 as of .*b\.jpg after"
+    refuse(turned.root, message)
 
 
 def test_a_box_that_is_empty_in_the_file_is_dropped_with_a_warning(
@@ -146,6 +171,51 @@ def test_an_image_listed_twice_is_refused(pets):
     refuse(pets.root, r"train\.txt lists image a more than once")
 
 
+@pytest.mark.parametrize("name", ["./a", "a/.", "./a/"])
+def test_other_names_of_an_image_are_the_same_image(pets, name):
+    pets.split("train", ["a", name])
+    refuse(pets.root, r"train\.txt lists image a more than once")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_split_is_utf_8_with_or_without_a_mark(voc_folder, voc_object, encoding):
+    voc_folder.add("écu", [voc_object("x", 1, 1, 9, 9)])
+    voc_folder.split("all", []).write_bytes("écu\r\n".encode(encoding))
+    (annotation,) = VOCSource(voc_folder.root, "all").annotations
+    assert annotation.image_id == "écu"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_split_in_another_encoding_is_refused(pets, encoding):
+    pets.split("all", []).write_bytes("écu".encode(encoding))
+    refuse(pets.root, r"cannot read .*/all\.txt, expected UTF-8: .*byte", "all")
+
+
+@pytest.mark.parametrize("name", ["../b", "x/../../b", "..", "/b", "//b"])
+def test_a_split_does_not_lead_out_of_the_folder(pets, voc_object, name):
+    pets.add("b", [voc_object("dog", 1, 1, 9, 9)])
+    outside = pets.root / "b.jpg"
+    pets.image("b").rename(outside)
+    name = name.replace("/b", f"{outside.parent}/b") if name[0] == "/" else name
+    pets.split("train", [name])
+    refuse(pets.root, r"train\.txt names '.*', expected a file inside of the data set")
+
+
+@pytest.mark.parametrize("name", ["\0", "x" * 300])
+def test_a_name_that_no_file_can_have_is_refused(pets, name):
+    pets.split("train", [name])
+    refuse(pets.root, r"no image .* with \.jpg")
+
+
+def test_images_may_lie_in_folders_within(voc_folder, voc_object):
+    for folder in (voc_folder.image("x"), voc_folder.annotation("x")):
+        folder.with_name("day").mkdir()
+    voc_folder.add("day/1", [voc_object("x", 1, 1, 9, 9)])
+    voc_folder.split("all", ["day/1"])
+    (annotation,) = VOCSource(voc_folder.root, "all").annotations
+    assert annotation.image_id == "day/1"
+
+
 def test_a_missing_annotation_is_refused(pets):
     pets.annotation("a").unlink()
     refuse(pets.root, r"cannot read annotation .*/a\.xml")
@@ -181,7 +251,54 @@ def test_a_malformed_annotation_is_refused(pets, content, message):
     refuse(pets.root, message)
 
 
-@pytest.mark.parametrize("value", ["", "ten", "nan", "inf"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_an_annotation_is_read_in_the_encoding_that_it_declares(
+    pets, voc_object, encoding
+):
+    declared = encoding.removesuffix("-sig")
+    box = voc_object("écu", 1, 1, 9, 9)
+    content = (
+        f"<?xml version='1.0' encoding='{declared}'?><annotation>{box}</annotation>"
+    )
+    pets.annotation("b").write_bytes(content.encode(encoding))
+    assert "écu" in VOCSource(pets.root, "train").class_names
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [("", "latin-1"), ("utf-8", "latin-1"), ("klingon", "utf-8"), ("gb18030", "utf-8")],
+)
+def test_an_annotation_in_another_encoding_is_refused(
+    pets, voc_object, declared, encoding
+):
+    box = voc_object("écu", 1, 1, 9, 9)
+    head = f"<?xml version='1.0' encoding='{declared}'?>" if declared else ""
+    pets.annotation("b").write_bytes(
+        f"{head}<annotation>{box}</annotation>".encode(encoding)
+    )
+    refuse(pets.root, r"cannot read annotation .*/b\.xml: .")
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        '<!DOCTYPE a [<!ENTITY x "dog">]>',
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>',
+        '<!DOCTYPE a SYSTEM "file:///nowhere.dtd">',
+    ],
+)
+def test_an_annotation_may_not_define_entities(pets, voc_object, definition):
+    box = voc_object("&x;", 1, 1, 9, 9)
+    pets.annotation("b").write_text(f"{definition}<annotation>{box}</annotation>")
+    refuse(pets.root, r"b\.xml: has a <!DOCTYPE>, expected none")
+
+
+def test_white_space_within_a_class_name_is_one_space(pets, voc_object):
+    pets.add("b", [voc_object("\n traffic\t\n light ", 1, 1, 9, 9)])
+    assert "traffic light" in VOCSource(pets.root, "train").class_names
+
+
+@pytest.mark.parametrize("value", ["", "ten", "nan", "inf", "1e39", "-1e9"])
 def test_a_corner_that_is_no_number_names_file_field_and_value(pets, voc_object, value):
     pets.add("b", [voc_object("dog", 1, 1, value, 9)])
     refuse(pets.root, rf"b\.xml: <bndbox/xmax> is '{value}'; expected a number")

@@ -48,6 +48,10 @@ class VOCFolder:
         self.image(image_id).write_bytes(content[: len(content) // 2])
 
 
+def voc_size(height: object, width: object) -> str:
+    return f"<size><width>{width}</width><height>{height}</height></size>"
+
+
 def voc_object(
     name: str, x_min: object, y_min: object, x_max: object, y_max: object, extra=""
 ) -> str:

@@ -1,11 +1,15 @@
 """Data sets, each behind the same small interface (`frcnn_jax.data.records.Source`)."""
 
+import logging
+
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.data.sources.tfds import TFDSSource
 from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 
 def open_source(config: DataConfig, split: str) -> Source:
@@ -29,13 +33,37 @@ def open_source(config: DataConfig, split: str) -> Source:
                 f"{', '.join(sizes)}"
             )
         return ShapesSource(
-            num_images=sizes[split], image_size=config.shapes_size, seed=0, split=split
+            num_images=sizes[split],
+            image_size=config.shapes_size,
+            seed=0,
+            split=split,
+            class_names=config.class_names,
         )
     if config.source == "tfds":
-        return TFDSSource(config.name, split, data_dir=config.root or None)
+        return TFDSSource(
+            config.name,
+            split,
+            data_dir=config.root or None,
+            class_names=config.class_names,
+            skip_broken=config.skip_broken,
+        )
     return VOCSource(
         config.root,
         split,
         class_names=config.class_names,
         skip_broken=config.skip_broken,
     )
+
+
+def warn_of_shared_splits(config: DataConfig) -> None:
+    """Warns of splits, or parts of them, that are both trained on and evaluated on."""
+    trained = set(config.train_split.split("+"))
+    for name in ("validation_split", "test_split"):
+        shared = trained & set(getattr(config, name).split("+"))
+        if shared:
+            _logger.warning(
+                "data.train_split and data.%s share %s: figures of images that are "
+                "trained on do not tell how good a detector is",
+                name,
+                ", ".join(sorted(shared)),
+            )

@@ -7,10 +7,12 @@ split cost no drawing.
 
 import functools
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from frcnn_jax.data.classes import order_classes
 from frcnn_jax.data.records import Annotation
 from frcnn_jax.data.sources import drawing
 
@@ -46,10 +48,14 @@ class ShapesSource:
       (96, 128, 3)
     """
 
-    class_names = CLASS_NAMES
-
     def __init__(
-        self, *, num_images: int, image_size: tuple[int, int], seed: int, split: str
+        self,
+        *,
+        num_images: int,
+        image_size: tuple[int, int],
+        seed: int,
+        split: str,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         """Describes the data set; draws nothing yet.
 
@@ -58,7 +64,15 @@ class ShapesSource:
           image_size: (height, width) of each, in pixels.
           seed: any non-negative integer; other seeds give other images.
           split: any name; the images of different splits differ.
+          class_names: the six classes in the order of their labels, if that is not the
+            order of `CLASS_NAMES`.
+
+        Raises:
+          UserError: if these are not the six classes.
         """
+        self.class_names, self._labels = order_classes(
+            CLASS_NAMES, class_names, "the shapes"
+        )
         self._num_images = num_images
         self._image_size = image_size
         self._seed = seed
@@ -76,7 +90,7 @@ class ShapesSource:
             image_id=f"{self._split}-{index:06d}",
             image_size=self._image_size,
             boxes=np.array(boxes, np.float32).reshape(-1, 4),
-            labels=np.array([item.label for item in objects], np.int32),
+            labels=self._labels[[item.label for item in objects]],
             difficult=np.array([item.difficult for item in objects], bool),
         )
 

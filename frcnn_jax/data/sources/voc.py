@@ -1,21 +1,15 @@
 """Folders in PASCAL VOC format: for each image an XML file of boxes."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from frcnn_jax.data import images
-from frcnn_jax.data.records import Annotation, abbreviate, drop_bad_boxes
+from frcnn_jax.data.records import Annotation, drop_bad_boxes
 from frcnn_jax.data.sources import voc_split, voc_xml
 from frcnn_jax.data.sources.voc_split import ImageFiles
 from frcnn_jax.errors import UserError
-
-# A box whose file says x_max <= x_min is at most one pixel wide here.
-_EMPTY_SIDE = 1.0
-
-_logger = logging.getLogger(__name__)
 
 
 class VOCSource:
@@ -55,7 +49,7 @@ class VOCSource:
                 _annotate(image_id, files, self.class_names)
                 for image_id, files in self._files.items()
             ],
-            empty_side=_EMPTY_SIDE,
+            empty_side=voc_xml.EMPTY_SIDE,
         )
 
     def read_image(self, index: int) -> np.ndarray:
@@ -69,24 +63,21 @@ class VOCSource:
 
 
 def _drop_broken(all_files: dict[str, ImageFiles]) -> dict[str, ImageFiles]:
-    good = {}
-    for image_id, files in all_files.items():
-        try:
-            images.read_rgb(files.image, str(files.image))
-        except UserError:
-            continue
-        good[image_id] = files
-    broken = [image_id for image_id in all_files if image_id not in good]
-    if broken:
-        _logger.warning(
-            "left out %d broken images: %s", len(broken), abbreviate(broken)
-        )
-    return good
+    image_ids = list(all_files)
+
+    def read(index: int) -> np.ndarray:
+        path = all_files[image_ids[index]].image
+        return images.read_rgb(path, str(path))
+
+    good = images.find_readable(image_ids, read)
+    return {image_ids[index]: all_files[image_ids[index]] for index in good}
 
 
 def _find_classes(folders: Sequence[Path]) -> list[str]:
     paths = (path for folder in folders for path in folder.glob("*.xml"))
-    names = sorted({item.name for path in paths for item in voc_xml.parse(path)})
+    names = sorted(
+        {item.name for path in paths for item in voc_xml.parse(path).objects}
+    )
     if not names:
         listed = " or ".join(f"{folder}/*.xml" for folder in folders)
         raise UserError(f"no objects in {listed}; expected VOC annotations")
@@ -96,7 +87,7 @@ def _find_classes(folders: Sequence[Path]) -> list[str]:
 def _annotate(
     image_id: str, files: ImageFiles, class_names: Sequence[str]
 ) -> Annotation:
-    objects = voc_xml.parse(files.annotation)
+    objects, image_size = voc_xml.parse(files.annotation)
     for item in objects:
         if item.name not in class_names:
             raise UserError(
@@ -105,7 +96,9 @@ def _annotate(
             )
     return Annotation(
         image_id=image_id,
-        image_size=images.read_size(files.image, str(files.image)),
+        image_size=images.read_annotated_size(
+            files.image, image_size, str(files.annotation)
+        ),
         boxes=np.array([item.box for item in objects], np.float32).reshape(-1, 4),
         labels=np.array([class_names.index(item.name) for item in objects], np.int32),
         difficult=np.array([item.difficult for item in objects], bool),

@@ -1,9 +1,11 @@
 """The images of a split of one or several folders in PASCAL VOC format."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from frcnn_jax.data.records import abbreviate
+from frcnn_jax.data.sources.listing import check_inside, read_text
 from frcnn_jax.errors import UserError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
@@ -29,8 +31,8 @@ def find_files(root: Path, split: str) -> dict[str, ImageFiles]:
       `VOC2012/2008_000002`.
 
     Raises:
-      UserError: if a folder, a part or an image is missing, or an image is listed
-        twice.
+      UserError: if a folder, a part or an image is missing, a part is not UTF-8, or
+        an image is listed twice or outside of the folder.
     """
     found = {}
     for part in split.split("+"):
@@ -51,11 +53,12 @@ def find_files(root: Path, split: str) -> dict[str, ImageFiles]:
 
 
 def _read_list(path: Path) -> list[str]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         splits = sorted(other.stem for other in path.parent.glob("*.txt"))
         raise UserError(f"no file {path}; splits there: {abbreviate(splits) or 'none'}")
     # The files of a single class have a second column, its presence.
-    stems = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in read_text(path).splitlines()]
+    stems = [check_inside(row[0], path) for row in rows if row]
     if not stems:
         raise UserError(f"{path} lists no images")
     return stems
@@ -64,6 +67,6 @@ def _read_list(path: Path) -> list[str]:
 def _find_image(folder: Path, stem: str) -> Path:
     for suffix in _SUFFIXES:
         path = folder / "JPEGImages" / f"{stem}{suffix}"
-        if path.is_file():
+        if os.path.isfile(path):  # False, too, for what no file can be called
             return path
     raise UserError(f"no image {folder / 'JPEGImages' / stem} with .jpg, .jpeg or .png")
