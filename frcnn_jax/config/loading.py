@@ -132,7 +132,7 @@ def read_config(path: Path) -> Config:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from None
     return config_from_dict(values, where=str(path))
 
