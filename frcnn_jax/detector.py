@@ -173,6 +173,7 @@ class Detector:
             np.zeros((1, 4), np.float32),
             shorter_side=resizing.shorter_side,
             longer_side=resizing.longer_side,
+            keep_aspect_ratio=resizing.keep_aspect_ratio,
         )
         example = Batch(
             images=transforms.pad_to(resized, resizing.canvases[canvas]),
@@ -212,15 +213,17 @@ def make_detect_step(graphdef: nnx.GraphDef, mesh: Mesh) -> DetectStep:
 def detect_in_original_pixels(
     model: FasterRCNN, outputs: DenseOutputs
 ) -> ops.Detections:
-    """Detects objects; the boxes are in pixels of the original images.
+    """Detects objects; the boxes are in pixels of the original images, inside them.
 
     Args:
       model: the detector.
       outputs: of its convolutions.
     """
     detections = model.detect(outputs)
-    scales = jnp.tile(outputs.scales, (1, 2))[:, None]
-    return detections._replace(boxes=detections.boxes / scales)
+    # The quotient in float32 may miss the original size, a whole number, by a little.
+    sizes = jnp.round(outputs.image_sizes / outputs.scales)
+    scales, sizes = (jnp.tile(x, (1, 2))[:, None] for x in (outputs.scales, sizes))
+    return detections._replace(boxes=jnp.minimum(detections.boxes / scales, sizes))
 
 
 def _to_rgb(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:

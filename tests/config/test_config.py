@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from frcnn_jax.config import (
@@ -22,7 +23,9 @@ from frcnn_jax.config.loading import (
     save_config,
 )
 from frcnn_jax.data import transforms
+from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.errors import UserError
+from tests.helpers.sized import SizedSource
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -42,6 +45,15 @@ def test_notebook_config_has_the_notebooks_numbers():
     assert config.model.activation == "none"
     assert config.model.proposals.iou_threshold == 0.7
     assert not config.model.proposal_targets.append_gt
+
+
+@pytest.mark.parametrize("size", [(500, 333), (375, 500), (800, 800), (1, 4000)])
+def test_notebook_config_makes_every_image_800_by_800(size):
+    config = load_config(CONFIGS[0].with_name("notebook.py"))
+    (batch,) = evaluation_batches(SizedSource([size]), config.data, batch_size=1)
+    np.testing.assert_array_equal(batch.image_sizes, [[800, 800]])
+    np.testing.assert_allclose(batch.boxes[0, 0], [0, 0, 800, 800], rtol=1e-6)
+    assert batch.canvas == (800, 800)
 
 
 def test_recipe_has_the_published_numbers():
