@@ -50,6 +50,14 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def replace(config: Any, path: str, value: Any) -> Any:
+    """Returns a config with one field replaced."""
+    name, _, rest = path.partition(".")
+    if rest:
+        value = replace(getattr(config, name), rest, value)
+    return dataclasses.replace(config, **{name: value})
+
+
 def _atoms(kind: Any) -> Iterator[Any]:
     arguments = typing.get_args(kind)
     if not arguments:
