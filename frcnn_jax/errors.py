@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one line that says what was got, what was expected and where. The
     command line prints it and exits with code 2; a library user sees it as usual.
     """
+
+    def __str__(self) -> str:
+        """Returns the message in one line, whatever names and values it quotes."""
+        return " ".join(super().__str__().splitlines())

@@ -203,6 +203,19 @@ def test_json_with_unknown_field_or_wrong_type_is_refused(values, message, tmp_p
     assert str(path) in str(error.value)
 
 
+def test_value_with_a_line_break_is_refused_in_one_line():
+    for line_break in ("\n", "\r", "\x85", "\u2028"):
+        with pytest.raises(UserError, match="batch_size") as error:
+            config_from_dict({"batch_size": f"a{line_break}b"}, where="here")
+        assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, {"": None}, "608 800", 608, None])
+def test_canvases_that_are_no_list_are_refused_in_one_line(value):
+    with pytest.raises(UserError, match=r"^here: "):
+        config_from_dict({"data": {"canvases": value}}, where="here")
+
+
 def test_lists_stand_for_tuples_also_within_them():
     config = config_from_dict(
         {"data": {"canvases": [[608, 1008], [1008, 608]]}}, where="here"
