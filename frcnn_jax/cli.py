@@ -304,7 +304,7 @@ def _exit_cleanly(function: Callable[[], None]) -> None:
     try:
         function()
     except UserError as error:
-        message = " ".join(str(error).splitlines())  # names in a file may have any
+        message = str(error)
     except OSError as error:  # a full disk, a folder that must not be written to
         message = f"{error.filename or 'input or output'}: {error.strerror or error}"
     else:

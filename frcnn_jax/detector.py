@@ -253,9 +253,12 @@ class Detector(ModelHubMixin):
             np.zeros((1, 4), np.float32),
             shorter_side=resizing.shorter_side,
             longer_side=resizing.longer_side,
+            keep_aspect_ratio=resizing.keep_aspect_ratio,
         )
         example = Batch(
-            images=transforms.pad_to(resized, _find_canvas(size, resizing, path)),
+            images=transforms.pad_to(
+                resized, _find_canvas(size, resized.shape[:2], resizing, path)
+            ),
             image_sizes=np.array(resized.shape[:2], np.float32),
             scales=scale,
             boxes=boxes,
@@ -317,16 +320,17 @@ def check_options(score_threshold: float, max_detections: int, batch_size: int) 
 
 
 def _find_canvas(
-    size: tuple[int, int], resizing: Resizing, path: str | None
+    size: tuple[int, int],
+    resized_size: tuple[int, ...],
+    resizing: Resizing,
+    path: str | None,
 ) -> tuple[int, int]:
     """Finds the canvas of an image, on its side if it fits into none as they are.
 
     Training may have seen landscapes only; the canvas changes no detection.
     """
-    sides = {"shorter_side": resizing.shorter_side, "longer_side": resizing.longer_side}
-    upright = transforms.choose_canvas(
-        transforms.resized_size(size, **sides), resizing.canvases
-    )
+    height, width = resized_size
+    upright = transforms.choose_canvas((height, width), resizing.canvases)
     if upright is not None:
         return resizing.canvases[upright]
     turned = tuple((width, height) for height, width in resizing.canvases)
@@ -384,12 +388,14 @@ def make_detect_step(graphdef: nnx.GraphDef, mesh: Mesh) -> DetectStep:
 def detect_in_original_pixels(
     model: FasterRCNN, outputs: DenseOutputs
 ) -> ops.Detections:
-    """Detects objects; the boxes are in pixels of the original images.
+    """Detects objects; the boxes are in pixels of the original images, inside them.
 
     Args:
       model: the detector.
       outputs: of its convolutions.
     """
     detections = model.detect(outputs)
-    scales = jnp.tile(outputs.scales, (1, 2))[:, None]
-    return detections._replace(boxes=detections.boxes / scales)
+    # The quotient in float32 may miss the original size, a whole number, by a little.
+    sizes = jnp.round(outputs.image_sizes / outputs.scales)
+    scales, sizes = (jnp.tile(x, (1, 2))[:, None] for x in (outputs.scales, sizes))
+    return detections._replace(boxes=jnp.minimum(detections.boxes / scales, sizes))

@@ -8,6 +8,10 @@ class UserError(Exception):
     command line prints it and exits with code 2; a library user sees it as usual.
     """
 
+    def __str__(self) -> str:
+        """Returns the message in one line, whatever names and values it quotes."""
+        return " ".join(super().__str__().splitlines())
+
 
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error, without the libraries' further lines."""

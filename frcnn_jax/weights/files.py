@@ -6,10 +6,11 @@ executed: PyTorch's are read with `weights_only=True`, NumPy's with
 """
 
 import importlib
+import math
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -17,6 +18,10 @@ import safetensors
 from frcnn_jax.errors import UserError, first_line
 from frcnn_jax.weights.download import file_sha256
 from frcnn_jax.weights.sources import SourceFile, find_file
+
+# A file may be that many times smaller than its arrays, and its arrays that large.
+_MAX_COMPRESSION = 20
+_ANY_SIZE = 2**26  # bytes
 
 Content = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays and metadata
 
@@ -94,6 +99,7 @@ def _container(path: Path) -> str:
     if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
+                _check_unpacked(sum(i.file_size for i in archive.infolist()), path)
                 is_numpy = all(name.endswith(".npy") for name in archive.namelist())
                 # NumPy compares the checksums itself, PyTorch does not.
                 altered = None if is_numpy else archive.testzip()
@@ -109,12 +115,26 @@ def _container(path: Path) -> str:
     raise UserError("not a weight file, expected .safetensors, .npz, .pth or .h5")
 
 
+def _check_unpacked(num_bytes: int, path: Path) -> None:
+    """Refuses a small file that would fill the memory: weights hardly compress."""
+    file_size = path.stat().st_size
+    if num_bytes > max(_ANY_SIZE, _MAX_COMPRESSION * file_size):
+        raise UserError(
+            f"cannot be read: its {file_size:,} bytes unpack to {num_bytes:,}, "
+            f"expected at most {_MAX_COMPRESSION} times as many"
+        )
+
+
+def _check_header(name: str, dtype: np.dtype) -> None:
+    if not name.isprintable():
+        raise UserError(f"{name!r} cannot be the name of an array")
+    if dtype != np.float32:
+        raise UserError(f"{name} is {dtype}, expected float32")
+
+
 def _check_values(arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
-        if not name.isprintable():
-            raise UserError(f"{name!r} cannot be the name of an array")
-        if array.dtype != np.float32:
-            raise UserError(f"{name} is {array.dtype}, expected float32")
+        _check_header(name, array.dtype)
         if not np.isfinite(array).all():
             raise UserError(f"{name} has values that are not finite")
 
@@ -130,23 +150,42 @@ def _read_safetensors(path: Path) -> Content:
 
 
 def _read_npz(path: Path) -> Content:
-    with np.load(path, allow_pickle=False) as archive:
-        if len(set(archive.files)) < len(archive.files):
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                _check_npy(member.filename.removesuffix(".npy"), file, member.file_size)
+    with np.load(path, allow_pickle=False) as arrays:
+        if len(set(arrays.files)) < len(arrays.files):
             raise UserError("has two arrays of one name")
-        return {name: archive[name] for name in archive.files}, {}
+        return {name: arrays[name] for name in arrays.files}, {}
+
+
+def _check_npy(name: str, file: IO[bytes], num_bytes: int) -> None:
+    """Checks what an array's header says, before anything of that size is read."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    _check_header(name, dtype)
+    if file.tell() + math.prod(shape) * dtype.itemsize != num_bytes:
+        raise ValueError(f"{name} is no array of the shape {shape}")
 
 
 def _read_hdf5(path: Path) -> Content:
     h5py = import_extra("h5py", "keras")
-    arrays = {}
+    datasets = {}
 
     def add(name, item):
         if isinstance(item, h5py.Dataset):
-            arrays[name] = np.asarray(item[()])
+            datasets[name] = item
 
     with h5py.File(path) as file:
         file.visititems(add)
-    return arrays, {}
+        for name, dataset in datasets.items():
+            _check_header(name, dataset.dtype)
+        _check_unpacked(sum(dataset.nbytes for dataset in datasets.values()), path)
+        return {name: np.asarray(data[()]) for name, data in datasets.items()}, {}
 
 
 def _read_torch(path: Path) -> Content:
@@ -164,7 +203,6 @@ def _read_torch(path: Path) -> Content:
         content = content["model"]
     if not isinstance(content, dict):
         raise UserError(f"holds a {type(content).__name__}, expected a state dict")
-    arrays = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UserError(
@@ -172,8 +210,8 @@ def _read_torch(path: Path) -> Content:
             )
         if value.dtype != torch.float32:
             raise UserError(f"{name} is {value.dtype}, expected torch.float32")
-        arrays[name] = value.detach().numpy()
-    return arrays, metadata
+    _check_unpacked(sum(4 * value.numel() for value in content.values()), path)
+    return {name: value.detach().numpy() for name, value in content.items()}, metadata
 
 
 def _numpy_scalars() -> list[Any]:

@@ -281,13 +281,16 @@ distributed.wait_for_all_processes("there")
             {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"},
             "no process 0 there within 0 s",
         ),
-        (
-            {
-                "JAX_COORDINATOR_ADDRESS": "here",
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": "0",
-            },
-            "coordinator_address is here, expected HOST:PORT",
+        *(
+            (
+                {
+                    "JAX_COORDINATOR_ADDRESS": address,
+                    "JAX_NUM_PROCESSES": "2",
+                    "JAX_PROCESS_ID": "0",
+                },
+                f"coordinator_address is {address}, expected HOST:PORT",
+            )
+            for address in ("here", "here:99999")
         ),
     ],
 )
