@@ -1,4 +1,4 @@
-"""The `frcnn` command: train (also `train.py`), evaluate, import and export weights.
+"""The `frcnn` command: train (also `train.py`), evaluate, export, convert weights.
 
 A user's mistake ends with one line on standard error and exit code 2.
 """
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = {
         "train": train,
         "evaluate": evaluate,
+        "export": export,
         "import-weights": import_weights,
         "export-weights": export_weights,
     }
@@ -58,13 +59,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     parser.add_argument("--work-dir", type=Path, help="run directory")
     parser.add_argument("--config", type=Path, help="config file, as for training")
     parser.add_argument("--split", help="split to evaluate; by default the test split")
-    parser.add_argument(
-        "--step",
-        type=_step,
-        default="latest",
-        metavar="N|latest|best",
-        help="checkpoint of the run (default: %(default)s)",
-    )
+    _add_step(parser)
     options, overrides = parser.parse_known_args(arguments)
     if options.config is not None:
         if options.work_dir is not None:
@@ -83,6 +78,40 @@ def evaluate(arguments: Sequence[str]) -> None:
         evaluation.evaluate_pretrained(config, options.split)
     else:
         evaluation.evaluate_run(options.work_dir, options.split, options.step)
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Exports a detector for programs without frcnn_jax."""
+    parser = _Parser(
+        prog="frcnn export",
+        description="Writes a trained detector into a folder with which a program "
+        "detects objects by jax alone, on a CPU, NVIDIA GPU or TPU: a StableHLO "
+        "function for each canvas, the parameters, and detector.json, which explains "
+        "them; see docs/export.md.",
+    )
+    parser.add_argument(
+        "source", help="run directory, checkpoint, or .safetensors of a detector"
+    )
+    parser.add_argument("output", type=Path, help="new folder")
+    _add_step(parser)
+    options = parser.parse_args(arguments)
+    _start()
+    from frcnn_jax.detector import Detector
+    from frcnn_jax.export import export_detector
+
+    detector = Detector.load(options.source, options.step)
+    export_detector(detector, options.output)
+    print(f"wrote {options.output}, from {detector.source}")
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--step",
+        type=_step,
+        default="latest",
+        metavar="N|latest|best",
+        help="checkpoint of the run (default: %(default)s)",
+    )
 
 
 def _step(text: str) -> int | str:

@@ -33,6 +33,7 @@ from frcnn_jax.models.parameters import (
     unflatten,
 )
 from frcnn_jax.weights.checkpoints import read_checkpoint
+from frcnn_jax.weights.exported import is_exported, read_exported
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights, select_matching
@@ -78,14 +79,17 @@ class Detector:
         """Loads a detector.
 
         Args:
-          source: a run directory, one of its checkpoints, or a `.safetensors` of
-            `save`, `frcnn export-weights` or `frcnn import-weights`.
+          source: a run directory, one of its checkpoints, a folder of `frcnn export`,
+            or a `.safetensors` of `save`, `frcnn export-weights` or `frcnn
+            import-weights`.
           step: of a run directory's checkpoint, or "latest" or "best".
 
         Raises:
           UserError: if there is none, it is damaged, or its classes have no names.
         """
         path = Path(source)
+        if is_exported(path):
+            return cls.from_weights(read_exported(path))
         if path.is_dir():
             return cls.from_weights(read_checkpoint(path, step))
         return cls.from_weights(read_weights(str(source)))

@@ -59,6 +59,10 @@ SHAPES = ["--config", f"{ROOT}/configs/shapes.py"]
         ("evaluate SHAPES --split nonsense", "nonsense"),
         ("evaluate SHAPES --nonsense 1", "--nonsense"),
         ("evaluate SHAPES --model.pretrained /nowhere.pth", "/nowhere.pth"),
+        ("export", "source"),
+        ("export runs", "output"),
+        ("export none.safetensors exported", "none.safetensors"),
+        ("export none.safetensors exported --step first", "'first', expected a number"),
         ("import-weights", "source"),
         ("import-weights a.pth", "output"),
         ("import-weights a.pth b.pth", "b.pth"),
@@ -78,7 +82,9 @@ def test_mistake_of_the_frcnn_command_is_one_line_and_code_2(
     assert stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["import-weights", "export-weights", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["import-weights", "export-weights", "export", "evaluate"]
+)
 def test_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
