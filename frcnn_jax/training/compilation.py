@@ -39,7 +39,7 @@ def compile_steps(
     """
     compiled = {}
     for canvas in canvases:
-        batch = _batch_shapes(batch_size, canvas, max_objects, mesh)
+        batch = batch_shapes(batch_size, canvas, max_objects, mesh)
         began = time.perf_counter()
         lowered = train_step.lower(state, batch)
         traced = time.perf_counter()
@@ -54,9 +54,17 @@ def compile_steps(
     return compiled
 
 
-def _batch_shapes(
+def batch_shapes(
     batch_size: int, canvas: Canvas, max_objects: int, mesh: Mesh
 ) -> Batch:
+    """Returns shapes, dtypes and shardings of a batch.
+
+    Args:
+      batch_size: images per batch, of all devices together.
+      canvas: of the images.
+      max_objects: slots for objects per image.
+      mesh: the devices.
+    """
     fields = {
         "images": ((*canvas, 3), jnp.uint8),
         "image_sizes": ((2,), jnp.float32),
