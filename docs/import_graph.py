@@ -15,6 +15,7 @@ PLACES = {
     "cli": (0, 1),
     "training": (1, 1),
     "evaluation": (2, 1),
+    "export": (2, 0),
     "detector": (3, 1),
     "run_dir": (3, 2),
     "visualization": (3, 3),

@@ -1,4 +1,4 @@
-"""The `frcnn` command: train (also `train.py`), evaluate, predict, convert weights.
+"""The `frcnn` command: train (also `train.py`), evaluate, predict, export, and more.
 
 A user's mistake ends with one line on standard error and exit code 2.
 """
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "evaluate": evaluate,
         "predict": predict,
         "benchmark": benchmark,
+        "export": export,
         "import-weights": import_weights,
         "export-weights": export_weights,
     }
@@ -181,6 +182,30 @@ def _add_detection_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images computed at once (default: %(default)s)",
     )
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Exports a detector for programs without frcnn_jax."""
+    parser = _Parser(
+        prog="frcnn export",
+        description="Writes a trained detector into a folder with which a program "
+        "detects objects by jax alone, on a CPU, NVIDIA GPU or TPU: a StableHLO "
+        "function for each canvas, the parameters, and detector.json, which explains "
+        "them; see docs/export.md.",
+    )
+    parser.add_argument(
+        "source", help="run directory, checkpoint, or .safetensors of a detector"
+    )
+    parser.add_argument("output", type=Path, help="new folder")
+    _add_step(parser)
+    options = parser.parse_args(arguments)
+    _start()
+    from frcnn_jax.detector import Detector
+    from frcnn_jax.export import export_detector
+
+    detector = Detector.load(options.source, options.step)
+    export_detector(detector, options.output)
+    print(f"wrote {options.output}, from {detector.source}")
 
 
 def _add_step(parser: argparse.ArgumentParser) -> None:

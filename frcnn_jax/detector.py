@@ -36,6 +36,7 @@ from frcnn_jax.models.parameters import (
 )
 from frcnn_jax.weights import hub
 from frcnn_jax.weights.checkpoints import read_checkpoint
+from frcnn_jax.weights.exported import is_exported, read_exported
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights, select_matching
@@ -69,14 +70,16 @@ class Detector(ModelHubMixin):
         Args:
           source: a run directory, one of its checkpoints, a `.safetensors` of `save`,
             `frcnn export-weights` or `frcnn import-weights`, a folder of
-            `save_pretrained`, or another source of `read_weights`: `hf://OWNER/NAME`,
-            `https://...`, `chainercv:voc07`.
+            `save_pretrained` or `frcnn export`, or another source of `read_weights`:
+            `hf://OWNER/NAME`, `https://...`, `chainercv:voc07`.
           step: of a run directory's checkpoint, or "latest" or "best".
 
         Raises:
           UserError: if there is none, it is damaged, or its classes have no names.
         """
         path = Path(source)
+        if is_exported(path):
+            return cls.from_weights(read_exported(path))
         if path.is_dir() and not is_repository(path):
             return cls.from_weights(read_checkpoint(path, step))
         return cls.from_weights(read_weights(str(source)))

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from frcnn_jax.models import layers
+from tests.helpers.lowering import each_platform, lower
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -58,6 +59,18 @@ def test_the_gradients_equal_xlas(shape, kernel_size, padding, block_cells):
         actual = gradients(layers.convolve, *arguments)
     for value, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(value, other)
+
+
+@each_platform
+def test_only_the_cpu_takes_the_kernel_gradient_by_products(platform):
+    x = jax.ShapeDtypeStruct((1, 8, 8, 4), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 4, 4), jnp.float32)
+
+    def kernel_gradient(x, kernel, cotangent):
+        return gradients(layers.convolve, x, kernel, "SAME", cotangent)[2]
+
+    lowered = lower(kernel_gradient, x, kernel, x, platforms=(platform,))
+    assert ("stablehlo.dot_general" in lowered) == (platform == "cpu")
 
 
 def test_sums_of_bfloat16_products_are_float32():
