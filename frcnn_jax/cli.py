@@ -188,23 +188,31 @@ def export(arguments: Sequence[str]) -> None:
     """Exports a detector for programs without frcnn_jax."""
     parser = _Parser(
         prog="frcnn export",
-        description="Writes a trained detector into a folder with which a program "
-        "detects objects by jax alone, on a CPU, NVIDIA GPU or TPU: a StableHLO "
-        "function for each canvas, the parameters, and detector.json, which explains "
-        "them; see docs/export.md.",
+        description="Writes a trained detector into a folder: a function for each "
+        "canvas, the parameters, and detector.json, which explains them. jax alone "
+        "runs StableHLO, on a CPU, NVIDIA GPU or TPU; ONNX Runtime runs ONNX. See "
+        "docs/export.md.",
     )
     parser.add_argument(
         "source", help="run directory, checkpoint, or .safetensors of a detector"
     )
     parser.add_argument("output", type=Path, help="new folder")
+    parser.add_argument(
+        "--format",
+        choices=("stablehlo", "onnx"),
+        default="stablehlo",
+        help="language of the functions; onnx needs the extra onnx (default: "
+        "%(default)s)",
+    )
     _add_step(parser)
     options = parser.parse_args(arguments)
     _start()
     from frcnn_jax.detector import Detector
-    from frcnn_jax.export import export_detector
+    from frcnn_jax.export import export_onnx, export_stablehlo
 
+    write = {"stablehlo": export_stablehlo, "onnx": export_onnx}[options.format]
     detector = Detector.load(options.source, options.step)
-    export_detector(detector, options.output)
+    write(detector, options.output)
     print(f"wrote {options.output}, from {detector.source}")
 
 
@@ -313,6 +321,8 @@ def _start() -> None:
     # What Orbax logs, with tracebacks, it raises too, and that ends as one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # It warns of every value inside a loop whose type it does not know.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     sys.unraisablehook = _report_unraisable
     # XLA logs 3 kB as an "error" for every program that it finds in the cache, on the
     # CPU that compiled it. Real errors are raised. Read once, when JAX is imported.

@@ -68,6 +68,7 @@ SHAPES = ["--config", f"{ROOT}/configs/shapes.py"]
         ("export", "source"),
         ("export runs", "output"),
         ("export none.safetensors exported", "none.safetensors"),
+        ("export none.safetensors exported --format pdf", "pdf"),
         ("export none.safetensors exported --step first", "'first', expected a number"),
         ("import-weights", "source"),
         ("import-weights a.pth", "output"),

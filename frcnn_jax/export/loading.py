@@ -15,6 +15,7 @@ from frcnn_jax.config import DetectorSpec
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError, first_line
 from frcnn_jax.weights.exported import (
+    Description,
     ExportedFunction,
     read_description,
     read_exported,
@@ -43,9 +44,11 @@ def load_exported(path: str | Path) -> ExportedDetector:
     """
     path = Path(path)
     description = read_description(path)
+    if description.language != "StableHLO":
+        raise UserError(f"{path}: holds {description.language}, expected StableHLO")
     detector = Detector.from_weights(read_exported(path))
     functions = {
-        function.canvas: _read_function(path, function, description.versions)
+        function.canvas: _read_function(path, function, description)
         for function in description.functions
     }
     parameters = flatten_dict(detector.params, sep=".")
@@ -53,7 +56,7 @@ def load_exported(path: str | Path) -> ExportedDetector:
 
 
 def _read_function(
-    folder: Path, function: ExportedFunction, versions: dict[str, str]
+    folder: Path, function: ExportedFunction, description: Description
 ) -> export.Exported:
     file = folder / function.file
     try:
@@ -63,14 +66,15 @@ def _read_function(
     if hashlib.sha256(content).hexdigest() != function.sha256:
         raise UserError(f"{file}: damaged, its SHA-256 is not that of detector.json")
     try:
-        _check_calling_convention(function.calling_convention_version)
+        _check_calling_convention(description.requires["calling_convention"])
         exported = export.deserialize(bytearray(content))
         exported.mlir_module()  # reads the program itself
     # jax has errors of many types for what it cannot read.
     except Exception as error:
         raise UserError(
-            f"{file}: written by jax {versions.get('jax', '?')}, cannot be read "
-            f"by jax {jax.__version__} ({first_line(error)}); export the detector again"
+            f"{file}: written by jax {description.written_by.get('jax', '?')}, cannot "
+            f"be read by jax {jax.__version__} ({first_line(error)}); export the "
+            "detector again"
         ) from None
     return exported
 

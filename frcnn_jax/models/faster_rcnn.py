@@ -174,7 +174,7 @@ class FasterRCNN(nnx.Module):
           `ops.Detections` with arrays of [B, D, ...], boxes in pixels of the resized
           image.
         """
-        return jax.vmap(self._image_detections)(outputs)
+        return jax.vmap(self.image_detections)(outputs)
 
     def image_stages(
         self,
@@ -268,8 +268,12 @@ class FasterRCNN(nnx.Module):
             proposal_recall=_recall(stages.proposals, gt_boxes, gt_mask),
         )
 
-    def _image_detections(self, outputs: DenseOutputs) -> ops.Detections:
-        """Finds the objects of one image."""
+    def image_detections(self, outputs: DenseOutputs) -> ops.Detections:
+        """Finds the objects of one image; boxes in pixels of the resized image.
+
+        Args:
+          outputs: of one image, without the batch axis.
+        """
         options = self.config.proposals
         proposals = self._propose(
             outputs,

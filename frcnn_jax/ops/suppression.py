@@ -217,7 +217,8 @@ def _rank(scores, left, count):
     above = left & (scores > -jnp.inf)
     index = jnp.arange(len(scores), dtype=scores.dtype)
     key = jnp.where(above.any(), scores, -index)
-    eligible = jnp.where(above.any(), above, left)
+    # No `where` of booleans: ONNX Runtime has none on the CPU.
+    eligible = above | (left & ~above.any())
     _, order = jax.lax.top_k(jnp.where(eligible, key, -jnp.inf), count)
     return order, jnp.minimum(eligible.sum(dtype=jnp.int32), count)
 

@@ -1,12 +1,12 @@
 """Reads the description and the parameters in a folder of `frcnn export`.
 
-Its compiled functions are readable for about six months, and `frcnn_jax.export` reads
-them. Description and parameters are readable for good.
+These are readable for good, but StableHLO only for some months: `frcnn_jax.export`.
 """
 
 import dataclasses
 import json
 from pathlib import Path
+from typing import Literal
 
 from frcnn_jax.config import DetectorSpec
 from frcnn_jax.config.loading import dataclass_from_dict
@@ -15,7 +15,6 @@ from frcnn_jax.weights.files import read_file
 from frcnn_jax.weights.record import OWN_FORMAT, Weights
 
 DESCRIPTION = "detector.json"
-PARAMETERS = "parameters.npz"
 FORMAT = "frcnn_jax export"
 FORMAT_VERSION = 1
 
@@ -27,7 +26,6 @@ class ExportedFunction:
     canvas: tuple[int, int]  # (height, width), in pixels
     file: str
     sha256: str
-    calling_convention_version: int  # of jax.export
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,12 +34,14 @@ class Description:
 
     format: str
     format_version: int
+    language: Literal["StableHLO", "ONNX"]  # of the functions
     functions: tuple[ExportedFunction, ...]
+    parameters: str  # the file of the parameters
     arguments: dict[str, str]  # of each function, in order
     results: dict[str, str]
-    platforms: tuple[str, ...]
-    versions: dict[str, str]  # of the packages that wrote it
-    compatibility: str
+    requires: dict[str, int]  # versions that a reader of the functions must know
+    written_by: dict[str, str]  # versions of packages
+    notes: str
     detector: DetectorSpec
 
 
@@ -59,8 +59,8 @@ def read_exported(path: Path) -> Weights:
     Raises:
       UserError: if it is no such folder, or a file is damaged.
     """
-    spec = read_description(path).detector
-    file = read_file(str(path / PARAMETERS))
+    description = read_description(path)
+    spec, file = description.detector, read_file(str(path / description.parameters))
     colors = spec.model.preprocessing
     return Weights(str(path), OWN_FORMAT, file.sha256, file.arrays, (), colors, spec)
 

@@ -19,7 +19,7 @@ from frcnn_jax.config import PREPROCESSINGS, DetectorSpec, ModelConfig, Resizing
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
-from frcnn_jax.export import export_detector, load_exported
+from frcnn_jax.export import export_stablehlo, load_exported
 from frcnn_jax.models.parameters import flatten, random_params
 from tests.helpers import containers, tiny
 
@@ -93,7 +93,7 @@ def detector() -> Detector:
 def whole(detector, tmp_path_factory) -> Path:
     """An export that no test changes."""
     folder = tmp_path_factory.mktemp("export")
-    export_detector(detector, folder)
+    export_stablehlo(detector, folder)
     return folder
 
 
@@ -174,7 +174,7 @@ def test_description_has_what_a_program_needs(whole):
     assert spec == SPEC
     assert list(description["arguments"])[1:] == ["images", "image_sizes", "scales"]
     assert sorted(description["results"]) == ["boxes", "labels", "mask", "scores"]
-    assert description["versions"]["jax"] == jax.__version__
+    assert description["written_by"]["jax"] == jax.__version__
 
 
 def test_detector_loads_the_parameters_whatever_the_age_of_the_functions(
@@ -211,19 +211,18 @@ def test_export_that_fails_leaves_nothing(detector, tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez", fail)
     folder = tmp_path / "export"
     with pytest.raises(UserError, match=f"cannot write {folder}: No space left"):
-        export_detector(detector, folder)
+        export_stablehlo(detector, folder)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_export_into_a_missing_folder_is_refused(detector, tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
-        export_detector(detector, tmp_path / "missing" / "export")
+        export_stablehlo(detector, tmp_path / "missing" / "export")
 
 
 def test_function_of_a_newer_calling_convention_is_refused(whole, tmp_path):
     folder = copied(whole, tmp_path)
-    describe(folder, versions={"jax": "9.0"})
-    describe_functions(folder, calling_convention_version=99)
+    describe(folder, requires={"calling_convention": 99}, written_by={"jax": "9.0"})
     message = refusal(folder)
     assert f"written by jax 9.0, cannot be read by jax {jax.__version__}" in message
     assert "calling convention 99" in message
@@ -303,7 +302,7 @@ def test_full_width_export_finds_the_same_to_the_bit(tmp_path):
         resizing=Resizing(shorter_side=240, longer_side=320, canvases=((240, 320),)),
     )
     detector = Detector(spec, random_params(model, tiny.NUM_CLASSES, 0))
-    export_detector(detector, tmp_path / "export")
+    export_stablehlo(detector, tmp_path / "export")
     pictures = draw(tmp_path, [(240, 320)])
     expected = rows(detector, pictures[0])
     assert len(expected) > 50

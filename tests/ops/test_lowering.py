@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -104,3 +105,12 @@ def test_gradient_can_be_compiled_for(platform, name):
         return sum(x.sum() for x in jax.tree.leaves(results) if x.dtype == jnp.float32)
 
     assert lower(jax.grad(total), *arguments, platforms=(platform,))
+
+
+def test_nms_selects_no_booleans():
+    # ONNX Runtime cannot, and the export to ONNX would fail there only.
+    arguments, options = CALLS["batched_nms"]
+    function = functools.partial(ops.batched_nms, **options)
+    lowered = lower(function, *arguments, platforms=("cpu",))
+    assert "stablehlo.select" in lowered
+    assert not re.search(r"stablehlo\.select .*: \S*i1>, \S*i1>", lowered)
