@@ -11,14 +11,15 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 from frcnn_jax.ops.targets import AnchorTargets, ProposalTargets
 
 Normalizer = Literal["positives", "samples"]
 
 
+@check_arrays
 def smooth_l1(x: Float[Array, "..."], beta: float = 1.0) -> Float[Array, "..."]:
     """Computes the smooth L1 function, elementwise.
 
@@ -48,10 +49,10 @@ def smooth_l1(x: Float[Array, "..."], beta: float = 1.0) -> Float[Array, "..."]:
     return jnp.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
 
 
-@check_shapes
+@check_arrays
 def rpn_loss(
     logits: Float[Array, "n 2"],
-    deltas: Float[Array, "n 4"],
+    deltas: Real[Array, "n 4"],
     targets: AnchorTargets,
     *,
     beta: float = 1.0,
@@ -98,10 +99,10 @@ def rpn_loss(
     )
 
 
-@check_shapes
+@check_arrays
 def roi_loss(
     logits: Float[Array, "s c"],
-    deltas: Float[Array, "s c 4"],
+    deltas: Real[Array, "s c 4"],
     targets: ProposalTargets,
     *,
     beta: float = 1.0,
@@ -143,7 +144,7 @@ def roi_loss(
         _cross_entropy(logits, targets.labels, targets.mask),
         _localization(
             own_class[:, 0],
-            targets.deltas / jnp.asarray(delta_std)[None],
+            targets.deltas / jnp.asarray(delta_std, jnp.float32)[None],
             targets.mask & (targets.labels > 0),
             targets.mask,
             beta=beta,
@@ -168,6 +169,7 @@ def _localization(predicted, target, positive, sampled, *, beta, normalizer, wei
         raise ValueError(
             f'normalizer is {normalizer!r}, expected "positives" or "samples"'
         )
-    differences = jnp.where(positive[:, None], predicted - target, 0.0)
-    total = smooth_l1(differences.astype(jnp.float32), beta).sum()
+    differences = predicted - target.astype(jnp.float32)
+    differences = jnp.where(positive[:, None], differences, 0.0)
+    total = smooth_l1(differences, beta).sum()
     return weight * total / jnp.maximum(counted[normalizer].sum(), 1)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Real
 
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 from frcnn_jax.ops.range_max import range_max
 
 # RoIs that `roi_align` handles at once: a row of the map for each of their bins must
@@ -21,15 +21,15 @@ from frcnn_jax.ops.range_max import range_max
 ALIGNED_TOGETHER = 16
 
 
-@check_shapes
+@check_arrays
 def roi_pool(
     features: Float[Array, "h w c"],
-    rois: Float[Array, "r 4"],
+    rois: Real[Array, "r 4"],
     *,
     output_size: tuple[int, int] = (7, 7),
     stride: int = 16,
     rounding: Literal["round", "floor"] = "round",
-    feature_size: Int[Array, "2"] | tuple[int, int] | None = None,
+    feature_size: Integer[Array, "2"] | tuple[int, int] | None = None,
 ) -> Float[Array, "r p q c"]:
     """Takes the maximum of each bin of a grid laid over each RoI.
 
@@ -86,16 +86,16 @@ def roi_pool(
     return jnp.where(empty[..., None], 0.0, maxima)
 
 
-@check_shapes
+@check_arrays
 def roi_align(
     features: Float[Array, "h w c"],
-    rois: Float[Array, "r 4"],
+    rois: Real[Array, "r 4"],
     *,
     output_size: tuple[int, int] = (7, 7),
     stride: int = 16,
     sampling_ratio: int = 2,
     aligned: bool = True,
-    feature_size: Int[Array, "2"] | tuple[int, int] | None = None,
+    feature_size: Integer[Array, "2"] | tuple[int, int] | None = None,
 ) -> Float[Array, "r p q c"]:
     """Averages bilinear samples in each bin of a grid laid over each RoI.
 
@@ -207,7 +207,8 @@ def _divide(length: Int[Array, " r"], count: int) -> Float[Array, " r"]:
 def _bilinear_weights(begin, end, num_bins, sampling_ratio, size, num_cells):
     """Computes [bins, cells] weights, the mean over the samples of each bin."""
     num_samples = num_bins * sampling_ratio
-    samples = begin + (end - begin) * (jnp.arange(num_samples) + 0.5) / num_samples
+    positions = jnp.arange(num_samples, dtype=jnp.float32) + 0.5
+    samples = begin + (end - begin) * positions / num_samples
     inside = (samples >= -1.0) & (samples <= size)
     samples = jnp.clip(samples, 0.0, size - 1.0)
     cells = jnp.arange(num_cells, dtype=jnp.float32)

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Integer, Real, Shaped
 
 from frcnn_jax.ops.boxes import pairwise_iou
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 
 TILE_SIZE = 64  # boxes compared with one another at once
 ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
@@ -47,9 +47,9 @@ class _Boxes(NamedTuple):
         )
 
 
-@check_shapes
+@check_arrays
 def nms(
-    boxes: Float[Array, "n 4"],
+    boxes: Real[Array, "n 4"],
     scores: Float[Array, " n"],
     mask: Bool[Array, " n"] | None = None,
     *,
@@ -89,11 +89,11 @@ def nms(
     return _nms(boxes, scores, None, mask, iou_threshold, max_outputs)
 
 
-@check_shapes
+@check_arrays
 def batched_nms(
-    boxes: Float[Array, "n 4"],
+    boxes: Real[Array, "n 4"],
     scores: Float[Array, " n"],
-    classes: Int[Array, " n"],
+    classes: Integer[Array, " n"],
     mask: Bool[Array, " n"] | None = None,
     *,
     iou_threshold: float,

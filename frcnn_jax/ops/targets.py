@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key, Shaped
+from jaxtyping import Bool, Float, Int, Integer, Key, Real, Shaped
 
 from frcnn_jax.ops.boxes import ImageSize, box_iou, encode_boxes
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 from frcnn_jax.ops.sampling import sample_indices
 
 
@@ -33,11 +33,11 @@ class ProposalTargets(NamedTuple):
     mask: Bool[Array, " s"]  # False for padding
 
 
-@check_shapes
+@check_arrays
 def anchor_targets(
     key: Key[Array, ""],
-    anchors: Float[Array, "n 4"],
-    gt_boxes: Float[Array, "m 4"],
+    anchors: Real[Array, "n 4"],
+    gt_boxes: Real[Array, "m 4"],
     gt_mask: Bool[Array, " m"],
     image_size: ImageSize,
     *,
@@ -107,13 +107,13 @@ def anchor_targets(
     return AnchorTargets(labels, jnp.where(labels[:, None] == 1, deltas, 0.0))
 
 
-@check_shapes
+@check_arrays
 def proposal_targets(
     key: Key[Array, ""],
-    proposals: Float[Array, "p 4"],
+    proposals: Real[Array, "p 4"],
     proposal_mask: Bool[Array, " p"],
-    gt_boxes: Float[Array, "m 4"],
-    gt_labels: Int[Array, " m"],
+    gt_boxes: Real[Array, "m 4"],
+    gt_labels: Integer[Array, " m"],
     gt_mask: Bool[Array, " m"],
     *,
     num_samples: int = 128,
