@@ -424,6 +424,8 @@ class Config:
         for name in (*positive, "checkpoint_every", "max_to_keep", "max_bad_steps"):
             value = getattr(self, name)
             _check(value > 0, name, value, "a positive number")
+        is_seed = _is_number(self.seed) and 0 <= self.seed < 2**32
+        _check(is_seed, "seed", self.seed, "a number from 0 to 2**32 - 1")
         if self.num_epochs is not None:
             _check(self.num_epochs > 0, "num_epochs", self.num_epochs, "positive")
         _check(

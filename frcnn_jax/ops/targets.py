@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Integer, Key, Real, Shaped
 
 from frcnn_jax.ops.boxes import ImageSize, box_iou, encode_boxes
 from frcnn_jax.ops.checks import check_arrays
-from frcnn_jax.ops.sampling import sample_indices
+from frcnn_jax.ops.sampling import sample_indices, split_key
 
 
 class AnchorTargets(NamedTuple):
@@ -94,7 +94,7 @@ def anchor_targets(
     positive = (max_iou >= positive_iou) & inside | is_best
     negative = (max_iou < negative_iou) & inside & ~positive
 
-    positive_key, negative_key = jax.random.split(key)
+    positive_key, negative_key = split_key(key, 2)
     max_positives = int(num_samples * positive_fraction)
     positives, num_positives = sample_indices(positive_key, positive, max_positives)
     negatives, num_negatives = sample_indices(negative_key, negative, num_samples)
@@ -195,7 +195,7 @@ def _sample_slots(
     Returns:
       The candidate of each slot, whether it is a positive, and which slots are real.
     """
-    positive_key, negative_key = jax.random.split(key)
+    positive_key, negative_key = split_key(key, 2)
     positives, num_positives = sample_indices(positive_key, positive, max_positives)
     negatives, num_negatives = sample_indices(negative_key, negative, num_samples)
     slot = jnp.arange(num_samples)
