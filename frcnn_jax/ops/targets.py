@@ -85,7 +85,9 @@ def anchor_targets(
     height, width = image_size
     inside = (anchors[:, :2] >= 0.0).all(axis=1)
     inside &= (anchors[:, 2] <= height) & (anchors[:, 3] <= width)
-    iou = box_iou(anchors, gt_boxes)
+    # `iou` is compared with its own maxima below, to the bit. The barrier keeps the
+    # compiler from computing it once for each, with roundings of their own.
+    iou = jax.lax.optimization_barrier(box_iou(anchors, gt_boxes))
     iou = jnp.where(inside[:, None] & gt_mask[None], iou, 0.0)
     max_iou, assignment = _best(iou)
 
