@@ -31,7 +31,7 @@ def smooth_l1(x: Float[Array, "..."], beta: float = 1.0) -> Float[Array, "..."]:
       beta: where the parabola meets the line, positive.
 
     Returns:
-      values >= 0, shaped as x.
+      values >= 0, shaped as x; infinite where x is, with a slope of 1 or -1.
 
     Raises:
       ValueError: if beta is not positive.
@@ -43,10 +43,13 @@ def smooth_l1(x: Float[Array, "..."], beta: float = 1.0) -> Float[Array, "..."]:
     References:
       Girshick, Fast R-CNN, equation 3 (beta = 1).
     """
-    if beta <= 0.0:
+    if not beta > 0.0:
         raise ValueError(f"beta is {beta}, expected a positive number")
     size = jnp.abs(x)
-    return jnp.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
+    is_small = size < beta
+    # Of an infinite difference the square would have the gradient NaN.
+    small = jnp.where(is_small, size, 0.0)
+    return jnp.where(is_small, 0.5 * small**2 / beta, size - 0.5 * beta)
 
 
 @check_arrays
@@ -157,7 +160,9 @@ def roi_loss(
 def _cross_entropy(
     logits: Float[Array, "n c"], labels: Int[Array, " n"], sampled: Bool[Array, " n"]
 ) -> Float[Array, ""]:
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    # Logits that take no part may be infinite: the softmax's gradient would be NaN.
+    logits = jnp.where(sampled[:, None], logits.astype(jnp.float32), 0.0)
+    log_probabilities = jax.nn.log_softmax(logits)
     # Label -1 reads the last column; `sampled` then drops it.
     picked = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
     return -jnp.where(sampled, picked, 0.0).sum() / jnp.maximum(sampled.sum(), 1)
