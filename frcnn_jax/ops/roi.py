@@ -46,9 +46,9 @@ def roi_pool(
         traced; all of it when absent.
 
     Returns:
-      [R, P, Q, C] maxima; 0 for a bin without a cell, and for a RoI with a coordinate
-      that is NaN or infinite. Where cells tie the gradient goes to the first of them in
-      reading order, as in Caffe and torchvision.
+      [R, P, Q, C] maxima; 0 for a bin without a cell (all bins where H or W is 0), and
+      for a RoI with a coordinate that is NaN or infinite. Where cells tie the gradient
+      goes to the first of them in reading order, as in Caffe and torchvision.
 
     Raises:
       ValueError: if output_size or stride is not positive, or rounding is unknown.
@@ -64,7 +64,9 @@ def roi_pool(
       Girshick, Fast R-CNN, section 2.1.
     """
     _check_options(output_size, stride)
-    height, width, _ = features.shape
+    height, width, channels = features.shape
+    if features.size == 0:
+        return jnp.zeros((len(rois), *output_size, channels), features.dtype)
     if feature_size is None:
         feature_size = (height, width)
     bin_edges = {"round": _rounded_bins, "floor": _truncated_bins}
@@ -115,7 +117,8 @@ def roi_align(
 
     Returns:
       [R, P, Q, C] averages; samples more than a cell outside the map count as 0, and so
-      do those of a RoI with a coordinate that is NaN or infinite.
+      do those of a map without cells, and of a RoI with a coordinate that is NaN or
+      infinite.
 
     Raises:
       ValueError: if output_size, stride or sampling_ratio is not positive.
