@@ -33,6 +33,10 @@ def roi_pool(
 ) -> Float[Array, "r p q c"]:
     """Takes the maximum of each bin of a grid laid over each RoI.
 
+    Differentiable in the features in reverse mode only: `jax.grad`, `jax.vjp` and
+    `jax.jacrev`, once or more often. Under `jax.jvp`, `jax.jacfwd` and `jax.hessian`
+    JAX raises a TypeError about a "custom_vjp function": use `roi_align` there.
+
     Args:
       features: [H, W, C] feature map.
       rois: [R, 4] boxes, in pixels.

@@ -283,6 +283,22 @@ def test_a_map_of_which_no_cell_is_real_pools_to_zero(features, rois, function):
     np.testing.assert_array_equal(pooled, np.zeros((40, 7, 7, 3)))
 
 
+def test_roi_pool_is_differentiable_twice_in_reverse_mode_only(features, rois):
+    features, rois = jnp.asarray(features), jnp.asarray(rois)
+
+    def total(features):
+        return (ops.roi_pool(features, rois, output_size=(1, 1)) ** 3).sum()
+
+    gradient = jax.grad(total)
+    product = jax.jit(jax.grad(lambda x: jnp.vdot(gradient(x), x)))(features)
+    # The gradient is homogeneous of degree 2, and this the derivative of x * x**2.
+    np.testing.assert_allclose(product, 3 * gradient(features), rtol=1e-4)
+    for forward in (jax.jit(jax.jacfwd(total)), jax.hessian(total)):
+        with pytest.raises(TypeError, match="custom_vjp function"):
+            forward(features)
+    assert '"custom_vjp function"' in ops.roi_pool.__doc__
+
+
 @pytest.mark.parametrize("function", [pool, align])
 def test_the_type_of_the_features_stays(features, rois, function):
     half = jnp.asarray(features[:4, :4], jnp.bfloat16)
