@@ -7,6 +7,11 @@ box stays unless a box before it in the tile stays and overlaps it. Every pass d
 at least one more box for good, so the fix-point is reached, at the latest, after as
 many passes as the tile has boxes, and it is the greedy answer. Mostly it takes a few.
 
+The shapes bound the number of trips of every loop, but the loops end early, once the
+list is full or no box is left, so that the time depends on the boxes. There is no mode
+of constant time: with all trips 12,000 -> 2,000 takes ten times as long (33 instead of
+3.5 ms on a CPU).
+
 Boxes are `(y_min, x_min, y_max, x_max)` in pixels; one image each.
 """
 
@@ -57,6 +62,9 @@ def nms(
     max_outputs: int,
 ) -> Selection:
     """Selects boxes by descending score, dropping those that overlap a selected one.
+
+    The shapes alone bound the number of iterations. They end early, once K boxes are
+    selected or none is left, so the time depends on the boxes.
 
     Args:
       boxes: [N, 4] boxes, in pixels. A box without area overlaps nothing; nor does one
