@@ -199,7 +199,7 @@ def make_validate(
       mesh: the devices.
     """
     step = _make_validation_step(graphdef, mesh)
-    key = distributed.replicate(jax.random.key(config.seed), mesh)
+    key = distributed.replicate(jax.random.key(config.seed, impl="threefry2x32"), mesh)
 
     def validate(params: Params) -> dict[str, float]:
         results = _run_over_split(step, (params, key), source, config, mesh)

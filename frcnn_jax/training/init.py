@@ -93,5 +93,5 @@ def _calibrate(
     batches.close()
     sizes = jnp.asarray(batch.image_sizes)
     images = detector.normalize(jnp.asarray(batch.images), sizes)
-    key = jax.random.key(config.seed)
+    key = jax.random.key(config.seed, impl="threefry2x32")
     fit_to_partial(detector, arrays, key, images, sizes.astype(jnp.int32))

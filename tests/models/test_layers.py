@@ -1,5 +1,6 @@
 """Convolution against XLA's own, pooling on padded maps, sums in float32."""
 
+import functools
 from unittest import mock
 
 import jax
@@ -96,6 +97,26 @@ def test_vmap_equals_a_loop():
         alone = one(x[index], cotangent[index])
         for value, other in zip(together, alone, strict=True):
             np.testing.assert_array_equal(value[index], other)
+
+
+def test_forward_mode_works_over_reverse_mode_only():
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(rng.integers(-4, 5, (1, 4, 3, 2)), jnp.float32)
+    kernel = jnp.asarray(rng.integers(-4, 5, (3, 3, 2, 4)), jnp.float32)
+
+    def total(convolution, kernel):
+        y = convolution(x, kernel, (1, 1), "SAME", dimension_numbers=DIMENSIONS)
+        return (y**2).sum()
+
+    def product(convolution):
+        gradient = jax.grad(functools.partial(total, convolution))
+        return jax.jvp(gradient, (kernel,), (kernel,))[1]
+
+    expected = product(jax.lax.conv_general_dilated)
+    np.testing.assert_array_equal(product(layers.convolve), expected)
+    with pytest.raises(TypeError, match="custom_vjp function"):
+        jax.jacfwd(functools.partial(total, layers.convolve))(kernel)
+    assert '"custom_vjp function"' in layers.convolve.__doc__
 
 
 def test_with_few_channels_the_gradient_is_xlas_own(monkeypatch):
