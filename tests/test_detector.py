@@ -249,11 +249,13 @@ def test_image_is_stretched_as_the_loader_stretches_it(params):
     )
     source = open_source(data, "test")
     detector = Detector(make_spec(tiny.MODEL, data, tiny.SPEC.class_names), params)
-    batch = detector._make_batch(source.read_image(0))
+    example = detector._prepare(source.read_image(0)).example
     (expected,) = evaluation_batches(source, data, batch_size=1)
-    np.testing.assert_array_equal(batch.image_sizes, [[56, 64]])
+    np.testing.assert_array_equal(example.image_sizes, [56, 64])
     for name in ("images", "image_sizes", "scales"):
-        np.testing.assert_array_equal(getattr(batch, name), getattr(expected, name))
+        np.testing.assert_array_equal(
+            getattr(example, name), getattr(expected, name)[0]
+        )
 
 
 def test_missing_image_is_refused_with_its_path(detector, tmp_path):
