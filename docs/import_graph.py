@@ -15,6 +15,7 @@ PLACES = {
     "cli": (0, 1),
     "training": (1, 1),
     "evaluation": (2, 1),
+    "export": (2, 0),
     "detector": (3, 1),
     "run_dir": (3, 2),
     "visualization": (3, 3),
@@ -58,7 +59,7 @@ def read_edges() -> dict[str, set[str]]:
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
                 own = [n.split(".")[1] for n in names if n.startswith("frcnn_jax.")]
-                edges[part_of(path)] |= set(own) - {part_of(path)}
+                edges[part_of(path)] |= set(own) & PLACES.keys() - {part_of(path)}
     return edges
 
 

@@ -42,8 +42,9 @@ def fit_resizing(sizes: Sequence[Size]) -> Resizing:
       sizes: of every original image, at least one.
 
     Example:
-      >>> fit_resizing([(480, 640), (480, 640), (300, 400)])
-      Resizing(shorter_side=600, longer_side=800, canvases=((608, 800),))
+      >>> resizing = fit_resizing([(480, 640), (480, 640), (300, 400)])
+      >>> resizing.shorter_side, resizing.longer_side, resizing.canvases
+      (600, 800, ((608, 800),))
     """
     typical = float(np.median([min(size) for size in sizes]))
     shorter = min(_SHORTER_SIDE, _round_up(_MAX_ENLARGEMENT * typical))

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.config.preprocessing import check_preprocessing
 from frcnn_jax.data.loader import evaluation_batches
-from frcnn_jax.data.records import Batch, ImageDetections, Source
+from frcnn_jax.data.records import Batch, ImageDetections, Source, fingerprint
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector, detect_in_original_pixels, make_detect_step
 from frcnn_jax.errors import UserError
@@ -34,7 +35,7 @@ from frcnn_jax.models import Losses
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params, abstract_detector, parameter_shapes
 from frcnn_jax.visualization.detections import draw_detections
-from frcnn_jax.weights.checkpoints import BEST_METRIC
+from frcnn_jax.weights.checkpoints import BEST_METRIC, find_step, list_steps
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights, resolve_preprocessing
 from frcnn_jax.weights.report import describe
@@ -67,6 +68,7 @@ def evaluate_run(
     distributed.start_processes(config.distributed)
     distributed.enable_compilation_cache(config.compilation_cache)
     source = open_source(config.data, split or config.data.test_split)
+    step = find_step(work_dir, step)
     detector = Detector.load(work_dir, step)
     check_preprocessing(
         detector.source,
@@ -75,7 +77,7 @@ def evaluate_run(
         f"{work_dir}/config.json",
     )
     _check_classes(detector.source, detector.class_names, source)
-    return evaluate(detector, source, config, work_dir)
+    return evaluate(detector, source, config, work_dir, split=split, step=step)
 
 
 def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, Any]:
@@ -96,58 +98,89 @@ def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, A
     distributed.enable_compilation_cache(config.compilation_cache)
     # No process may write before every process knows that it can go on.
     with distributed.raise_on_all_processes():
+        config = run_dir.match_stored_config(config)
         source = open_source(config.data, split or config.data.test_split)
         if not config.model.pretrained:
             raise UserError("model.pretrained is empty, expected a detector's weights")
-        config = run_dir.match_stored_config(config)
         weights = read_weights(config.model.pretrained)
         model = resolve_preprocessing(config.model, weights)
         config = dataclasses.replace(config, model=model)
         detector = _detector_for(weights, config, source)
-    run_dir.write_config(config)
-    return evaluate(detector, source, config, Path(config.work_dir))
+    work_dir = Path(config.work_dir)
+    with run_dir.locked(work_dir):
+        run_dir.write_config(config)
+        return evaluate(detector, source, config, work_dir, split=split)
 
 
 def evaluate(
-    detector: Detector, source: Source, config: Config, work_dir: Path
+    detector: Detector,
+    source: Source,
+    config: Config,
+    work_dir: Path,
+    *,
+    split: str | None = None,
+    step: int | None = None,
 ) -> dict[str, Any]:
     """Evaluates a detector; writes `evaluation.json` and `pictures/`, prints a table.
+
+    Only the test split at the run's last checkpoint has these names. Those of another
+    split or step say which: `evaluation-train-step60.json`, `pictures-train-step60/`.
 
     Args:
       detector: what to evaluate.
       source: the images.
       config: how they are read, and how many at once.
       work_dir: where to write.
+      split: name of the images' split; the test split when absent.
+      step: of the detector's checkpoint; None if it is of no run.
 
     Returns:
-      What `evaluation.json` holds: `voc07_map`, `area_map`, `coco`, `per_class`.
+      What `evaluation.json` holds: what was evaluated, and the figures; see
+      `report.to_json`.
 
     Raises:
       UserError: if an image cannot be read, or a file not be written.
     """
-    mesh = distributed.make_mesh()
-    num_classes = len(detector.class_names)
-    graphdef, _ = abstract_detector(detector.spec.model, num_classes)
-    step = make_detect_step(graphdef, mesh)
-    params = distributed.replicate(detector.params, mesh)
-    detections = [
-        _to_image_detections(found)
-        for found in _run_over_split(step, params, source, config, mesh)
-    ]
-    compared = detections, source.annotations, num_classes
-    evaluation = report.to_json(
-        voc.average_precisions(*compared),
-        coco.average_precisions(*compared),
-        source.class_names,
-    )
+    split = split or config.data.test_split
+    detections = _detect(detector, source, config)
+    compared = detections, source.annotations, len(source.class_names)
+    evaluation = {
+        "split": split,
+        "num_images": len(detections),
+        "step": step,
+        "detector": detector.source if step is None else f"checkpoints/{step}",
+        "detection": dataclasses.asdict(detector.spec.model.detection),
+        **report.to_json(
+            voc.average_precisions(*compared),
+            coco.average_precisions(*compared),
+            source.class_names,
+        ),
+        "fingerprints": {
+            "detector": detector.to_weights().fingerprint,
+            "data": fingerprint(source),
+        },
+    }
     if distributed.is_main_process():
-        text = json.dumps(evaluation, indent=2) + "\n"
-        replace_text(work_dir / "evaluation.json", text)
-        with os_errors_as_user_errors(work_dir / "pictures"):
-            _draw_pictures(detections, source, work_dir / "pictures")
+        suffix = _suffix(split, step, config, work_dir)
+        path = work_dir / f"evaluation{suffix}.json"
+        replace_text(path, json.dumps(evaluation, indent=2) + "\n")
+        _draw_pictures(detections, source, work_dir / f"pictures{suffix}")
         report.print_table(evaluation)
+        _logger.info("wrote %s", path)
     distributed.wait_for_all_processes("evaluated")  # drawing may take a while
     return evaluation
+
+
+def _detect(
+    detector: Detector, source: Source, config: Config
+) -> list[ImageDetections]:
+    """Finds the objects of every image, on all devices."""
+    mesh = distributed.make_mesh()
+    graphdef, _ = abstract_detector(detector.spec.model, len(detector.class_names))
+    step = make_detect_step(graphdef, mesh)
+    params = distributed.replicate(detector.params, mesh)
+    results = _run_over_split(step, params, source, config, mesh)
+    return [_to_image_detections(found) for found in results]
 
 
 def make_validate(
@@ -166,7 +199,7 @@ def make_validate(
       mesh: the devices.
     """
     step = _make_validation_step(graphdef, mesh)
-    key = distributed.replicate(jax.random.key(config.seed), mesh)
+    key = distributed.replicate(jax.random.key(config.seed, impl="threefry2x32"), mesh)
 
     def validate(params: Params) -> dict[str, float]:
         results = _run_over_split(step, (params, key), source, config, mesh)
@@ -208,6 +241,15 @@ def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
     return distributed.jit_per_image(losses_and_detections, mesh)
 
 
+def _suffix(split: str, step: int | None, config: Config, work_dir: Path) -> str:
+    """Names what is not the test split at the last checkpoint."""
+    suffix = "" if split == config.data.test_split else f"-{quote(split, safe='+')}"
+    steps = list_steps(work_dir / "checkpoints")
+    if not steps or step == steps[-1]:
+        return suffix
+    return suffix + ("-pretrained" if step is None else f"-step{step}")
+
+
 def _run_over_split(
     step: Callable, shared: Any, source: Source, config: Config, mesh: Mesh
 ) -> list[Any]:
@@ -240,6 +282,8 @@ def _detector_for(weights: Weights, config: Config, source: Source) -> Detector:
     """Builds the detector of a config from weights that must be whole."""
     spec = make_spec(config.model, config.data, source.class_names)
     detector = Detector.from_weights(dataclasses.replace(weights, spec=spec))
+    name = f"{weights.source}, SHA-256 {weights.sha256}"
+    detector = dataclasses.replace(detector, source=name)
     if weights.layout == OWN_FORMAT and weights.spec is not None:
         _check_classes(weights.source, weights.spec.class_names, source)
     shapes = parameter_shapes(detector.params)
@@ -259,13 +303,14 @@ def _check_classes(name: str, class_names: tuple[str, ...], source: Source) -> N
 def _draw_pictures(
     detections: list[ImageDetections], source: Source, folder: Path
 ) -> None:
-    folder.mkdir(exist_ok=True)
-    for index, found in enumerate(detections[:NUM_PICTURES]):
-        annotation = source.annotations[index]
-        picture = draw_detections(
-            source.read_image(index),
-            detections=found,
-            ground_truth=annotation,
-            class_names=source.class_names,
-        )
-        picture.save(folder / f"{Path(annotation.image_id).name}.png")
+    with os_errors_as_user_errors(folder):
+        folder.mkdir(exist_ok=True)
+        for index, found in enumerate(detections[:NUM_PICTURES]):
+            annotation = source.annotations[index]
+            picture = draw_detections(
+                source.read_image(index),
+                detections=found,
+                ground_truth=annotation,
+                class_names=source.class_names,
+            )
+            picture.save(folder / f"{Path(annotation.image_id).name}.png")

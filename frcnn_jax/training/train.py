@@ -86,32 +86,19 @@ def train(config: Config) -> dict[str, Any] | None:
 
     # No process may write before every process knows that it can start.
     with distributed.raise_on_all_processes():
-        splits = open_splits(config)
         config = run_dir.match_stored_config(config)
+        splits = open_splits(config)
         params = None
         if not checkpoint.exists(Path(config.work_dir)):
             config, params = init_params(config, splits.train)
     run = plan_run(config, splits, mesh)
-    state, progress = restore(run) if params is None else start(run, params)
-    del params  # the first step takes over their memory
-    run_dir.write_config(config)
-
-    num_steps = run.config.num_steps
-    if int(state.step) < num_steps:
-        state = run_steps(run, state, progress)
-    if int(state.step) < num_steps:
-        _logger.info(
-            "stopped by SIGTERM; saved step %d of %s, the same command continues",
-            state.step,
-            config.work_dir,
-        )
-        return None
-    work_dir = Path(config.work_dir)
-    if distributed.is_main_process():
-        with os_errors_as_user_errors(work_dir / "losses.png"):
-            plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
-    detector = Detector(run.spec, evaluated_params(state), config.work_dir)
-    return evaluate(detector, splits.test, config, work_dir)
+    with run_dir.locked(Path(config.work_dir)):
+        state, progress = restore(run) if params is None else start(run, params)
+        del params  # the first step takes over their memory
+        run_dir.write_config(config)
+        if int(state.step) < run.config.num_steps:
+            state = run_steps(run, state, progress)
+        return finish(run, state)
 
 
 def open_splits(config: Config) -> Splits:
@@ -173,7 +160,14 @@ def start(run: Run, params: Params) -> tuple[TrainState, Progress]:
     Args:
       run: the run.
       params: to start from.
+
+    Raises:
+      UserError: if the directory got a run since they were drawn.
     """
+    if checkpoint.exists(Path(run.config.work_dir)):
+        raise UserError(
+            f"{run.config.work_dir}: another process has just trained there"
+        )
     data = {"next_batch": 0, "fingerprint": fingerprint(run.splits.train)}
     state = distributed.replicate(_init_state(run, params), run.mesh)
     return state, Progress(data, log={})
@@ -192,6 +186,11 @@ def restore(run: Run) -> tuple[TrainState, Progress]:
     with checkpoint.open_checkpoints(Path(config.work_dir)) as checkpoints:
         state, progress = checkpoint.restore_latest(
             checkpoints, distributed.replicated_shapes(template, run.mesh), run.spec
+        )
+    if state.step > config.num_steps:
+        raise UserError(
+            f"num_steps is {config.num_steps}, but the run of {config.work_dir} has "
+            f"made {state.step} steps already"
         )
     saved, current = progress.data["fingerprint"], fingerprint(run.splits.train)
     if current != saved and not config.resume.allow_changes:
@@ -258,6 +257,28 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
                 break
         checkpoint.wait(checkpoints)
     return state
+
+
+def finish(run: Run, state: TrainState) -> dict[str, Any] | None:
+    """Plots the curves and evaluates the test split, unless SIGTERM ended the run.
+
+    Args:
+      run: the run.
+      state: after its last step.
+    """
+    step, work_dir = int(state.step), Path(run.config.work_dir)
+    if step < run.config.num_steps:
+        _logger.info(
+            "stopped by SIGTERM; saved step %d of %s, the same command continues",
+            step,
+            work_dir,
+        )
+        return None
+    if distributed.is_main_process():
+        with os_errors_as_user_errors(work_dir / "losses.png"):
+            plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
+    detector = Detector(run.spec, evaluated_params(state), str(work_dir))
+    return evaluate(detector, run.splits.test, run.config, work_dir, step=step)
 
 
 def _is_due(step: int, every: int, config: Config) -> bool:

@@ -21,11 +21,11 @@ CONFIG = DataConfig(
 )
 
 # For images of three aspect ratios: 11 wide ones, 6 tall ones and 2 squares.
-SIZES = [(12, 24), (24, 12), (12, 24)] * 5 + [(16, 16), (12, 24), (24, 12), (16, 16)]
+SIZES = [(24, 48), (48, 24), (24, 48)] * 5 + [(32, 32), (24, 48), (48, 24), (32, 32)]
 MIXED = DataConfig(
-    shorter_side=12,
-    longer_side=24,
-    canvases=((12, 24), (24, 12), (16, 16)),
+    shorter_side=24,
+    longer_side=48,
+    canvases=((24, 48), (48, 24), (32, 32)),
     max_objects=1,
 )
 TRAINING = {"batch_size": 4, "seed": 0}
@@ -126,13 +126,13 @@ def test_every_epoch_has_each_image_once_in_another_order(mixed):
 
 
 def test_the_images_of_a_batch_share_the_smallest_canvas_they_fit_into(mixed):
-    wide, tall, square = (12, 24), (24, 12), (16, 16)
+    wide, tall, square = (24, 48), (48, 24), (32, 32)
     seen = []
     for batch in take(train_batches(mixed, MIXED, **TRAINING), 6):
         assert len(batch.images) == 4
         for index, size in zip(batch.indices, batch.image_sizes, strict=True):
-            # A square of 16 pixels becomes one of 12, as the shorter side is 12.
-            assert tuple(size) == ((12, 12) if SIZES[index] == square else SIZES[index])
+            # A square of 32 pixels becomes one of 24, as the shorter side is 24.
+            assert tuple(size) == ((24, 24) if SIZES[index] == square else SIZES[index])
         seen.append(batch.images.shape[1:3])
     assert sorted(seen) == sorted([wide] * 3 + [tall] * 2 + [square])
 
@@ -283,7 +283,7 @@ def test_evaluation_fills_a_batch_larger_than_the_data_set(shapes):
 def test_evaluation_goes_canvas_by_canvas_in_order(mixed):
     batches = list(evaluation_batches(mixed, MIXED, batch_size=4))
     assert [b.images.shape[1:3] for b in batches] == (
-        [(12, 24)] * 3 + [(24, 12)] * 2 + [(16, 16)]
+        [(24, 48)] * 3 + [(48, 24)] * 2 + [(32, 32)]
     )
     order = np.concatenate([batch.indices[batch.image_mask] for batch in batches])
     expected = sorted(range(19), key=lambda i: MIXED.canvases.index(SIZES[i]))

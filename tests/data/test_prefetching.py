@@ -20,7 +20,7 @@ from tests.helpers.sized import SizedSource
 
 ROOT = Path(__file__).parents[2]
 ONE_WORKER = DataConfig(
-    shorter_side=8, longer_side=8, canvases=((8, 8),), max_objects=1, num_workers=1
+    shorter_side=16, longer_side=16, canvases=((16, 16),), max_objects=1, num_workers=1
 )
 TWO_WORKERS = dataclasses.replace(ONE_WORKER, num_workers=2)
 
@@ -35,7 +35,7 @@ class FailingSource(SizedSource):
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_killed_worker_is_one_clear_line_within_seconds(num_workers):
     others = set(multiprocessing.active_children())
-    source = SizedSource([(8, 8)] * 5)
+    source = SizedSource([(16, 16)] * 5)
     config = dataclasses.replace(ONE_WORKER, num_workers=num_workers)
     batches = train_batches(source, config, batch_size=2, seed=0)
     next(batches)
@@ -52,7 +52,9 @@ def test_a_killed_worker_is_one_clear_line_within_seconds(num_workers):
 
 def test_sigterm_leaves_the_workers_to_the_run():
     others = set(multiprocessing.active_children())
-    batches = train_batches(SizedSource([(8, 8)] * 5), ONE_WORKER, batch_size=2, seed=0)
+    batches = train_batches(
+        SizedSource([(16, 16)] * 5), ONE_WORKER, batch_size=2, seed=0
+    )
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - others
     os.kill(worker.pid, signal.SIGTERM)
@@ -64,7 +66,7 @@ def test_sigterm_leaves_the_workers_to_the_run():
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_runtime_error_of_the_source_stays_what_it_is(num_workers):
-    source = FailingSource([(8, 8)] * 2)
+    source = FailingSource([(16, 16)] * 2)
     config = dataclasses.replace(ONE_WORKER, num_workers=num_workers)
     batches = evaluation_batches(source, config, batch_size=2)
     with pytest.raises(RuntimeError, match="bug in a source"):
@@ -73,7 +75,7 @@ def test_a_runtime_error_of_the_source_stays_what_it_is(num_workers):
 
 def test_closing_ends_the_workers():
     others = set(multiprocessing.active_children())
-    source = SizedSource([(8, 8)] * 20)
+    source = SizedSource([(16, 16)] * 20)
     batches = evaluation_batches(source, ONE_WORKER, batch_size=2)
     next(batches)
     assert set(multiprocessing.active_children()) - others
@@ -83,7 +85,7 @@ def test_closing_ends_the_workers():
 
 def test_letting_go_ends_the_workers():
     others = set(multiprocessing.active_children())
-    source = SizedSource([(8, 8)] * 20)
+    source = SizedSource([(16, 16)] * 20)
     batches = evaluation_batches(source, ONE_WORKER, batch_size=2)
     next(batches)
     del batches

@@ -179,8 +179,14 @@ def test_two_processes_make_the_run_of_one(whole, shared):
     params = read_checkpoint(work_dir).arrays
     for name, expected in read_checkpoint(whole).arrays.items():
         np.testing.assert_allclose(params[name], expected, rtol=1e-3, atol=1e-5)
-    assert read_evaluation(work_dir) == read_evaluation(whole)
-    assert read_evaluation(whole)["voc07_map"] > 0.0
+    evaluation, expected = map(read_evaluation, (work_dir, whole))
+    fingerprints, expected_fingerprints = (
+        each.pop("fingerprints") for each in (evaluation, expected)
+    )
+    # Not those of the detectors, whose parameters differ by rounding.
+    assert fingerprints["data"] == expected_fingerprints["data"]
+    assert evaluation == expected
+    assert expected["voc07_map"] > 0.0
 
 
 def test_only_the_first_process_prints_and_logs(shared):
@@ -275,13 +281,16 @@ distributed.wait_for_all_processes("there")
             {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"},
             "no process 0 there within 0 s",
         ),
-        (
-            {
-                "JAX_COORDINATOR_ADDRESS": "here",
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": "0",
-            },
-            "coordinator_address is here, expected HOST:PORT",
+        *(
+            (
+                {
+                    "JAX_COORDINATOR_ADDRESS": address,
+                    "JAX_NUM_PROCESSES": "2",
+                    "JAX_PROCESS_ID": "0",
+                },
+                f"coordinator_address is {address}, expected HOST:PORT",
+            )
+            for address in ("here", "here:99999")
         ),
     ],
 )
