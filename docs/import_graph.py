@@ -53,7 +53,7 @@ def read_edges() -> dict[str, set[str]]:
     """Reads which parts each part imports."""
     edges: dict[str, set[str]] = {part: set() for part in PLACES}
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "__init__.py" and path.parent == PACKAGE:
+        if part_of(path) not in PLACES:  # a command by itself
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
