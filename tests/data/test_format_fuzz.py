@@ -14,7 +14,11 @@ import pytest
 from hypothesis import strategies as st
 
 from frcnn_jax.config import DataConfig
+from frcnn_jax.config.loading import load_config
+from frcnn_jax.data.loader import choose_canvases
 from frcnn_jax.data.sources import open_source
+from frcnn_jax.errors import UserError
+from frcnn_jax.init_config import write_config
 from tests.helpers import fuzz
 from tests.helpers.fuzz import IMAGE_IDS, NUMBERS, SECRET, SIZE, TEXTS
 
@@ -243,6 +247,19 @@ def check(data_format, case):
             lambda: open_source(config, "train"),
             skip_broken=options["skip_broken"],
         )
+        check_init_config(root, Path(parent) / "config.py")
+
+
+def check_init_config(root, output):
+    """Writes a config for the folder, which must open it, or is refused in one line."""
+    try:
+        write_config(root, output)
+    except UserError as error:
+        fuzz.assert_one_line(error)
+        return
+    data = load_config(output).data
+    for split in (data.train_split, data.test_split):
+        choose_canvases(open_source(data, split), data)
 
 
 @pytest.mark.parametrize("name", FORMATS)

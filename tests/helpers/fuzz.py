@@ -101,8 +101,12 @@ def check(root: Path, open_folder: Callable[[], Source], *, skip_broken: bool) -
             assert pixels.shape == (*annotation.image_size, 3)
 
 
-def assert_one_line_naming(error: UserError, root: Path) -> None:
+def assert_one_line(error: UserError) -> None:
     assert "\n" not in str(error)
+
+
+def assert_one_line_naming(error: UserError, root: Path) -> None:
+    assert_one_line(error)
     # Class names are those of the config, or not.
     assert str(root) in str(error) or "data.class_names" in str(error)
 

@@ -55,7 +55,7 @@ def list_images(root: Path, split: str) -> Listing:
 
 
 def _has_boxes(path: Path) -> bool:
-    content = path.read_bytes()
+    content = path.read_bytes() if path.is_file() else b""
     return all(f'"{name}"'.encode() in content for name in (*_LISTS, "bbox"))
 
 
