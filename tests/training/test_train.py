@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import threading
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from frcnn_jax.evaluation import evaluate
 from frcnn_jax.training import checkpoint, train
 from frcnn_jax.training.init import init_params
 from frcnn_jax.weights import convert
-from tests.helpers import tiny
+from tests.helpers import runs, tiny
 from tests.helpers.run_files import FIGURES, read_rows, repeatable_rows
 
 
@@ -184,6 +185,26 @@ def test_unwritable_run_directory_is_named(tmp_path):
 def test_empty_run_directory_cannot_be_evaluated(tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         evaluate.evaluate_run(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "tolerance"),
+    [
+        ({"JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_THREEFRY_PARTITIONABLE": "0"}, 0.0),
+        ({"JAX_ENABLE_X64": "1"}, 1e-4),  # the same samples; sums in another order
+    ],
+)
+def test_run_does_not_depend_on_jaxs_flags(flags, tolerance, tmp_path):
+    rows = []
+    for name, environment in (("without", {}), ("with", flags)):
+        command = runs.command(tmp_path / name)
+        command["env"] = command["env"] | environment
+        subprocess.run(**command, check=True)
+        row = read_rows(tmp_path / name)[0]
+        rows.append({k: row[k] for k in row if k.endswith("loss") or "num_" in k})
+    assert rows[0].keys() > {"loss", "validation_loss", "num_positive_rois"}
+    assert rows[1] == pytest.approx(rows[0], rel=tolerance, abs=0.0)
 
 
 @pytest.mark.slow
