@@ -39,6 +39,7 @@ def test_a_list_names_the_images_of_a_split(side_by_side, suffix):
     names = [f"{stem}{suffix}\n" for stem in ("my photo", "d.v2", "a")]
     (side_by_side / "train.txt").write_text("".join(names))
     (side_by_side / "readme.txt").write_text("Photos of cats.\n")
+    (side_by_side / "license.txt").write_bytes(b"\xa9 2026\n")
     assert voc.find_splits(side_by_side) == ["train", "all"]
     assert ids(side_by_side, "train") == ["my photo", "d.v2", "a"]
 

@@ -131,6 +131,11 @@ def test_a_split_may_be_a_list_of_images(pets, line):
     assert image_ids(pets) == ["images/train/b.jpg", "images/train/a.jpg"]
 
 
+def test_an_image_that_is_listed_twice_is_refused(pets):
+    write(pets, "data.yaml", f"train: [images/train, images]\n{NAMES}")
+    refuse(pets, r"split 'train' of .* has image images/train/a\.jpg more than once")
+
+
 def test_a_split_may_be_several_folders(pets):
     save_noise(pets / "images/more/c.jpg")
     write(pets, "data.yaml", f"train: [images/train, images/more]\n{NAMES}")
@@ -203,6 +208,7 @@ def test_a_wrong_line_is_named(pets, line, message):
         ("names: [a, [b]]", r"data\.yaml: names: class 1 is \['b'\]; expected a name"),
         ("names: []", r"data\.yaml: names: no class names"),
         ("names: {1: a, 2: b}", r"data\.yaml: names of \['1', '2'\]; expected 0, 1, 2"),
+        ("names: {0: a, 1: b, 1: c}", r"cannot read .*data\.yaml: found a key twice"),
         ("names: cat", r"data\.yaml: names is 'cat'; expected class names"),
         ("nc: 2", r"data\.yaml: names is None; expected class names"),
         ("nc: 3\nnames: [a, b]", r"data\.yaml: nc is '3', names has 2"),

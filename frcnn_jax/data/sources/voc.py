@@ -4,6 +4,7 @@ The XML files are in `Annotations` and the images in `JPEGImages`, or in `annota
 and `images`, or both side by side.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,11 +28,11 @@ def find_splits(root: Path) -> list[str]:
     annotations = _find_annotations(root)
     if not annotations:
         return []
-    lists = [
-        split
-        for split, path in files.find_files(root, _LISTS).items()
-        if next((stem in annotations for _, stem in _read_list(path)), False)
-    ]
+    lists = []
+    for split, path in files.find_files(root, _LISTS).items():
+        with contextlib.suppress(UserError):  # of a text about something else
+            if any(stem in annotations for _, stem in _read_list(path)):
+                lists.append(split)
     folders = sorted({stem.partition("/")[0] for stem in annotations if "/" in stem})
     return list(dict.fromkeys([*lists, *folders, ALL]))
 

@@ -30,6 +30,20 @@ _IMAGE_FOLDERS = ("images/{}", "{}/images", "{}")
 _TOLERANCE = 0.01
 
 
+class _Loader(yaml.BaseLoader):
+    """Makes strings of all values: a class may be called `no` or `1`."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+        """Refuses a key that is there twice, of which PyYAML takes the last."""
+        keys = [str(key.value) for key, _ in node.value]
+        if len(set(keys)) < len(keys):
+            message = "found a key twice"
+            raise yaml.constructor.ConstructorError(
+                None, None, message, node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 class _Description(NamedTuple):
     """What `data.yaml` says, or the folders do in its absence."""
 
@@ -68,12 +82,12 @@ def list_images(root: Path, split: str) -> Listing:
     """
     description = _read_description(root)
     paths = list(_find_images(root, split, description))
-    label_files = {path: _find_labels(root, path) for path in paths}
-    if not any(label_files.values()):
+    label_files = [_find_labels(root, path) for path in paths]
+    if not any(label_files):
         raise UserError(f"no labels of an image of split {split!r} in {root}")
     class_names = description.class_names
     images = []
-    for path, labels in label_files.items():
+    for path, labels in zip(paths, label_files, strict=True):
         lines = files.read_lines(labels) if labels else ()
         objects = [_parse_object(*line, class_names) for line in lines]
         image_id = str(path.relative_to(root))
@@ -99,8 +113,7 @@ def _read_description(root: Path) -> _Description:
 
 def _parse_description(path: Path) -> _Description:
     try:
-        # BaseLoader makes strings of all values: a class may be called `no` or `1`.
-        content = yaml.load(files.read_text(path), yaml.BaseLoader)
+        content = yaml.load(files.read_text(path), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(
             f"cannot read {path}: {' '.join(str(error).split())}"
