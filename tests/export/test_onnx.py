@@ -67,7 +67,7 @@ def run(folder: Path, picture: np.ndarray) -> dict[str, np.ndarray]:
 def test_onnx_runtime_finds_the_same(detector, folder, size):
     data = dataclasses.replace(tiny.DATA, shapes_size=size, num_test_images=1)
     picture = open_source(data, "test").read_image(0)
-    expected, found = detector(picture), run(folder, picture)
+    expected, found = tiny.detect_all(detector, picture), run(folder, picture)
     assert len(expected) > 0
     np.testing.assert_array_equal(found["labels"], expected.labels)
     np.testing.assert_allclose(found["boxes"], expected.yxyx, rtol=0, atol=0.01)

@@ -65,7 +65,7 @@ def run_isolated(*arguments) -> list:
 
 def rows(detector: Detector, picture: Path) -> list:
     """What the example prints, by frcnn_jax."""
-    found = detector(picture)
+    found = tiny.detect_all(detector, picture)
     return [
         [str(picture), name, score.item(), box.tolist()]
         for name, score, box in zip(found.names, found.scores, found.yxyx, strict=True)
