@@ -183,30 +183,6 @@ def init_config(arguments: Sequence[str]) -> None:
     writing.write_config(options.root, options.output, options.source)
 
 
-def _add_detection_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--score-threshold",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="detections score more than this, 0 to 1 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-detections",
-        type=int,
-        default=100,
-        metavar="N",
-        help="per image, the best ones (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=1,
-        metavar="N",
-        help="images computed at once (default: %(default)s)",
-    )
-
-
 def export(arguments: Sequence[str]) -> None:
     """Exports a detector for programs without frcnn_jax."""
     parser = _Parser(
@@ -237,6 +213,30 @@ def export(arguments: Sequence[str]) -> None:
     detector = Detector.load(options.source, options.step)
     write(detector, options.output)
     print(f"wrote {options.output}, from {detector.source}")
+
+
+def _add_detection_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="detections score more than this, 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-detections",
+        type=int,
+        default=100,
+        metavar="N",
+        help="per image, the best ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images computed at once (default: %(default)s)",
+    )
 
 
 def _add_step(parser: argparse.ArgumentParser) -> None:

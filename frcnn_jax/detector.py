@@ -397,8 +397,22 @@ def detect_in_original_pixels(
       model: the detector.
       outputs: of its convolutions.
     """
-    detections = model.detect(outputs)
+    return jax.vmap(in_original_pixels)(
+        model.detect(outputs), outputs.image_sizes, outputs.scales
+    )
+
+
+def in_original_pixels(
+    detections: ops.Detections, image_size: jax.Array, scale: jax.Array
+) -> ops.Detections:
+    """Turns one image's boxes into pixels of the original image, inside it.
+
+    Args:
+      detections: boxes in pixels of the resized image.
+      image_size: [2] (height, width) of the resized image, in pixels.
+      scale: [2] resized / original size, (y, x).
+    """
     # The quotient in float32 may miss the original size, a whole number, by a little.
-    sizes = jnp.round(outputs.image_sizes / outputs.scales)
-    scales, sizes = (jnp.tile(x, (1, 2))[:, None] for x in (outputs.scales, sizes))
-    return detections._replace(boxes=jnp.minimum(detections.boxes / scales, sizes))
+    original_size = jnp.round(image_size / scale)
+    scales, limits = (jnp.tile(x, 2)[None] for x in (scale, original_size))
+    return detections._replace(boxes=jnp.minimum(detections.boxes / scales, limits))

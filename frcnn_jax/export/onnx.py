@@ -17,7 +17,7 @@ from jax import Array, ShapeDtypeStruct
 from jax.extend.core import jaxpr_as_fun
 
 from frcnn_jax.config import DetectorSpec
-from frcnn_jax.detector import Detector
+from frcnn_jax.detector import Detector, in_original_pixels
 from frcnn_jax.export.folder import ARGUMENTS, RESULTS, Canvas, write_description
 from frcnn_jax.files import new_folder
 from frcnn_jax.models.parameters import abstract_detector
@@ -77,8 +77,7 @@ def _convert(spec: DetectorSpec, canvas: Canvas) -> Any:
         outputs = model(images, image_sizes, scales)
         # Without vmap: jax2onnx converts no batched gather.
         detections = model.image_detections(jax.tree.map(lambda x: x[0], outputs))
-        boxes = detections.boxes / jnp.tile(scales[0], 2)[None]
-        results = detections._replace(boxes=boxes)._asdict()
+        results = in_original_pixels(detections, image_sizes[0], scales[0])._asdict()
         return [results[name][None] for name in RESULTS]
 
     parameters = dict(sorted(flatten_dict(shapes, sep=".").items()))
