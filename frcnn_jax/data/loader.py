@@ -1,4 +1,4 @@
-"""Loads batches: reads images, resizes, flips and pads them, ahead of their use.
+"""Loads batches: reads images, resizes, augments and pads them, ahead of their use.
 
 The batch of a step is a pure function of (source, config, batch size, seed, step).
 Neither the number of worker processes nor a stop and a resume change a bit of it, and
@@ -14,8 +14,9 @@ import numpy as np
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
+from frcnn_jax.data.augmentation import draw_augmentation, largest_size
 from frcnn_jax.data.prefetching import read_ahead
-from frcnn_jax.data.records import Batch, Source, check_max_objects
+from frcnn_jax.data.records import Annotation, Batch, Source, check_max_objects
 from frcnn_jax.data.sampler import BatchSampler, PlannedBatch, plan_evaluation
 from frcnn_jax.errors import UserError
 
@@ -42,10 +43,10 @@ class TrainLoader:
 
         Args:
           source: the data set.
-          config: how images are resized, padded and flipped, and by how many worker
+          config: how images are resized, augmented and padded, and by how many worker
             processes, each of which needs room for four batches in /dev/shm.
           batch_size: images per batch, of all processes together.
-          seed: decides the order and the flips.
+          seed: decides the order and the augmentation.
           process_index: which share of every batch to load ...
           process_count: ... of this many shares of equal size.
 
@@ -94,7 +95,7 @@ def evaluation_batches(
 
     Args:
       source: the data set.
-      config: as for `TrainLoader`; nothing is flipped.
+      config: as for `TrainLoader`; nothing is augmented.
       batch_size: images per batch, of all processes together.
       process_index: which share of every batch to load ...
       process_count: ... of this many shares of equal size.
@@ -105,7 +106,7 @@ def evaluation_batches(
     Raises:
       UserError: as for `TrainLoader` and its `batches`.
     """
-    config = dataclasses.replace(config, flip_probability=0.0)
+    config = config.without_augmentation()
     canvas_indices = choose_canvases(source, config)
     rows = _process_rows(batch_size, process_index, process_count)
     reader = _BatchReader(source, config, rows)
@@ -120,7 +121,8 @@ def choose_canvases(source: Source, config: DataConfig) -> np.ndarray:
 
     Args:
       source: the data set.
-      config: how images are resized, the canvases, and room for how many objects.
+      config: how images are resized and augmented, the canvases, and room for how many
+        objects.
 
     Returns:
       [N] int, indices into `config.canvases`.
@@ -133,11 +135,16 @@ def choose_canvases(source: Source, config: DataConfig) -> np.ndarray:
         raise UserError("the data set has no images")
     check_max_objects(source.annotations, config.max_objects)
     return np.array(
-        [
-            transforms.choose_canvas_for(each.image_size, config, each.image_id)
-            for each in source.annotations
-        ]
+        [_choose_canvas(annotation, config) for annotation in source.annotations]
     )
+
+
+def _choose_canvas(annotation: Annotation, config: DataConfig) -> int:
+    size = largest_size(annotation.image_size, config)
+    name = annotation.image_id
+    if size != largest_size(annotation.image_size, config.without_augmentation()):
+        name += " (with data.scale_range and data.rotation_probability)"
+    return transforms.require_canvas(size, config.canvases, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,12 +158,11 @@ class _BatchReader:
     def read(self, planned: PlannedBatch) -> Batch:
         """Reads the images of a batch; raises a `UserError` that names a broken one."""
         canvas = self.config.canvases[planned.canvas_index]
-        flips = planned.flip_draws < self.config.flip_probability
         examples = [
-            self._read_example(int(index), canvas, flip=flip, image_mask=mask)
-            for index, flip, mask in zip(
+            self._read_example(int(index), canvas, draw=draw, image_mask=mask)
+            for index, draw, mask in zip(
                 planned.indices[self.rows],
-                flips[self.rows],
+                planned.draws[self.rows],
                 planned.image_mask[self.rows],
                 strict=True,
             )
@@ -164,21 +170,14 @@ class _BatchReader:
         return Batch(*map(np.stack, zip(*examples, strict=True)))
 
     def _read_example(
-        self, index: int, canvas: tuple[int, int], *, flip: bool, image_mask: np.bool_
+        self, index: int, canvas: tuple[int, int], *, draw: float, image_mask: np.bool_
     ) -> Batch:
         """Reads an image as a batch without the leading axis."""
         config, annotation = self.config, self.source.annotations[index]
         is_easy = ~annotation.difficult
         boxes, labels = annotation.boxes[is_easy], annotation.labels[is_easy]
-        image, boxes, scale = transforms.resize(
-            self.source.read_image(index),
-            boxes,
-            shorter_side=config.shorter_side,
-            longer_side=config.longer_side,
-            keep_aspect_ratio=config.keep_aspect_ratio,
-        )
-        if flip:
-            image, boxes = transforms.flip_horizontally(image, boxes)
+        augmentation = draw_augmentation(draw, annotation.image_size, boxes, config)
+        image, boxes, scale = augmentation.apply(self.source.read_image(index), boxes)
         boxes, labels, mask = transforms.pad_boxes(boxes, labels, config.max_objects)
         return Batch(
             images=transforms.pad_to(image, canvas),

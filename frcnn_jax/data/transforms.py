@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from frcnn_jax.config import Resizing
 from frcnn_jax.errors import UserError
+
+# Red's, green's and blue's parts of gray (ITU-R 601), as in Pillow.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def resized_size(
@@ -61,7 +63,7 @@ def resize(
     longer_side: int,
     keep_aspect_ratio: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resizes an image and its boxes (bilinear, antialiased when it shrinks).
+    """Resizes an image and its boxes as `resized_size` says.
 
     Args:
       image: [H, W, 3] uint8.
@@ -71,19 +73,34 @@ def resize(
       keep_aspect_ratio: if False, both lengths are taken exactly.
 
     Returns:
-      The image [H', W', 3] of `resized_size`, the boxes [N, 4] in its pixels, and the
-      scale [2] float32 in (y, x): the real ratios H'/H and W'/W, which differ at least
-      by the rounding to whole pixels.
+      As `resize_to`.
     """
-    image_size = image.shape[:2]
     new_size = resized_size(
-        image_size,
+        image.shape[:2],
         shorter_side=shorter_side,
         longer_side=longer_side,
         keep_aspect_ratio=keep_aspect_ratio,
     )
+    return resize_to(image, boxes, new_size)
+
+
+def resize_to(
+    image: np.ndarray, boxes: np.ndarray, new_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Resizes an image and its boxes (bilinear, antialiased when it shrinks).
+
+    Args:
+      image: [H, W, 3] uint8.
+      boxes: [N, 4] boxes, pixels of `image`.
+      new_size: (height, width) of the result.
+
+    Returns:
+      The image [*new_size, 3], the boxes [N, 4] in its pixels, and the scale [2]
+      float32 in (y, x): the real ratios H'/H and W'/W, which differ at least by the
+      rounding to whole pixels.
+    """
     resized = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BILINEAR)
-    scale = (np.array(new_size) / np.array(image_size)).astype(np.float32)
+    scale = (np.array(new_size) / np.array(image.shape[:2])).astype(np.float32)
     return np.asarray(resized), boxes * np.tile(scale, 2), scale
 
 
@@ -99,6 +116,70 @@ def flip_horizontally(
     y_min, x_min, y_max, x_max = boxes.T
     width = np.float32(image.shape[1])
     return image[:, ::-1], np.stack([y_min, width - x_max, y_max, width - x_min], 1)
+
+
+def flip_vertically(
+    image: np.ndarray, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mirrors an image and its boxes, top to bottom.
+
+    Args:
+      image: [H, W, 3] uint8.
+      boxes: [N, 4] boxes, pixels of `image`.
+    """
+    y_min, x_min, y_max, x_max = boxes.T
+    height = np.float32(image.shape[0])
+    return image[::-1], np.stack([height - y_max, x_min, height - y_min, x_max], 1)
+
+
+def rotate(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turns an image and its boxes by 90 degrees, counterclockwise.
+
+    Args:
+      image: [H, W, 3] uint8.
+      boxes: [N, 4] boxes, pixels of `image`.
+
+    Returns:
+      The image [W, H, 3], and the boxes [N, 4] in its pixels.
+    """
+    y_min, x_min, y_max, x_max = boxes.T
+    width = np.float32(image.shape[1])
+    return np.rot90(image), np.stack([width - x_max, y_min, width - x_min, y_max], 1)
+
+
+def crop(
+    image: np.ndarray, boxes: np.ndarray, window: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Takes a part of an image.
+
+    Args:
+      image: [H, W, 3] uint8.
+      boxes: [N, 4] boxes, pixels of `image`, inside of the window.
+      window: (y_min, x_min, y_max, x_max) of the part, whole pixels.
+    """
+    y_min, x_min, y_max, x_max = window
+    corner = np.array([y_min, x_min] * 2, np.float32)
+    return image[y_min:y_max, x_min:x_max], boxes - corner
+
+
+def adjust_colors(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Changes the colors of an image.
+
+    Args:
+      image: [H, W, 3] uint8 RGB.
+      factors: [3], of brightness (0 is black), contrast (0 is the mean gray of the
+        image) and saturation (0 is gray); 1 changes nothing.
+    """
+    brightness, contrast, saturation = factors.astype(np.float32)
+    # One channel at a time: four times as fast as the three together.
+    channels = [image[..., index].astype(np.float32) for index in range(3)]
+    gray = sum(part * channel for part, channel in zip(_LUMA, channels, strict=True))
+    offset = contrast * (1 - saturation) * gray + (1 - contrast) * gray.mean()
+    changed = np.empty_like(image)
+    for index, channel in enumerate(channels):
+        adjusted = brightness * (contrast * saturation * channel + offset)
+        changed[..., index] = np.rint(adjusted).clip(0, 255)
+    return changed
 
 
 def choose_canvas(
@@ -126,35 +207,31 @@ def choose_canvas(
     return min(fitting, key=lambda index: math.prod(canvases[index]), default=None)
 
 
-def choose_canvas_for(
-    image_size: tuple[int, int], resizing: Resizing, image_id: str
+def require_canvas(
+    image_size: tuple[int, int],
+    canvases: Sequence[tuple[int, int]],
+    image_id: str,
 ) -> int:
-    """Chooses the canvas that an image takes after `resize`.
+    """Chooses the canvas of an image that must fit into one.
 
     Args:
-      image_size: (height, width) of the original image.
-      resizing: sides and canvases.
+      image_size: (height, width) of the resized image.
+      canvases: (height, width) of each canvas.
       image_id: what to call the image in the error.
 
     Returns:
       The index of the canvas.
 
     Raises:
-      UserError: if the resized image fits into no canvas.
+      UserError: if the image fits into no canvas.
     """
-    size = resized_size(
-        image_size,
-        shorter_side=resizing.shorter_side,
-        longer_side=resizing.longer_side,
-        keep_aspect_ratio=resizing.keep_aspect_ratio,
-    )
-    index = choose_canvas(size, resizing.canvases)
+    index = choose_canvas(image_size, canvases)
     if index is None:
-        listed = ", ".join(f"{height}x{width}" for height, width in resizing.canvases)
+        listed = ", ".join(f"{height}x{width}" for height, width in canvases)
         raise UserError(
-            f"image {image_id} is {size[0]}x{size[1]} pixels (height x width) after "
-            f"resizing, but canvases is {listed}; enlarge one of canvases or reduce "
-            "longer_side"
+            f"image {image_id} is {image_size[0]}x{image_size[1]} pixels (height x "
+            f"width) after resizing, but canvases is {listed}; enlarge one of canvases "
+            "or reduce longer_side"
         )
     return index
 
