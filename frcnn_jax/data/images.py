@@ -203,7 +203,8 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         image = _to_8_bits(image)
     if "transparency" in image.info:  # Pillow warns where this is more than one color.
         image = image.convert("RGBA")
-    image = image.convert("RGB")
+    if image.mode != "RGB":  # else it would be copied
+        image = image.convert("RGB")
     return np.asarray(image if transpose is None else image.transpose(transpose))
 
 

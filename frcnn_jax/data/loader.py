@@ -16,7 +16,13 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
 from frcnn_jax.data.augmentation import draw_augmentation, largest_size
 from frcnn_jax.data.prefetching import read_ahead
-from frcnn_jax.data.records import Annotation, Batch, Source, check_max_objects
+from frcnn_jax.data.records import (
+    Annotation,
+    Batch,
+    Source,
+    check_max_objects,
+    empty_batch,
+)
 from frcnn_jax.data.sampler import BatchSampler, PlannedBatch, plan_evaluation
 from frcnn_jax.errors import UserError
 
@@ -157,38 +163,32 @@ class _BatchReader:
 
     def read(self, planned: PlannedBatch) -> Batch:
         """Reads the images of a batch; raises a `UserError` that names a broken one."""
+        indices = planned.indices[self.rows]
         canvas = self.config.canvases[planned.canvas_index]
-        examples = [
-            self._read_example(int(index), canvas, draw=draw, image_mask=mask)
-            for index, draw, mask in zip(
-                planned.indices[self.rows],
-                planned.draws[self.rows],
-                planned.image_mask[self.rows],
-                strict=True,
-            )
-        ]
-        return Batch(*map(np.stack, zip(*examples, strict=True)))
+        batch = empty_batch(len(indices), canvas, self.config.max_objects)
+        batch.indices[:] = indices
+        batch.image_mask[:] = planned.image_mask[self.rows]
+        for row, draw in enumerate(planned.draws[self.rows]):
+            self._read_example(batch, row, draw)
+        return batch
 
-    def _read_example(
-        self, index: int, canvas: tuple[int, int], *, draw: float, image_mask: np.bool_
-    ) -> Batch:
-        """Reads an image as a batch without the leading axis."""
-        config, annotation = self.config, self.source.annotations[index]
+    def _read_example(self, batch: Batch, row: int, draw: float) -> None:
+        """Reads the image of a row into the batch, with its objects."""
+        index = int(batch.indices[row])
+        annotation = self.source.annotations[index]
         is_easy = ~annotation.difficult
         boxes, labels = annotation.boxes[is_easy], annotation.labels[is_easy]
-        augmentation = draw_augmentation(draw, annotation.image_size, boxes, config)
-        image, boxes, scale = augmentation.apply(self.source.read_image(index), boxes)
-        boxes, labels, mask = transforms.pad_boxes(boxes, labels, config.max_objects)
-        return Batch(
-            images=transforms.pad_to(image, canvas),
-            image_sizes=np.array(image.shape[:2], np.float32),
-            scales=scale,
-            boxes=boxes,
-            labels=labels,
-            box_mask=mask,
-            indices=np.int32(index),
-            image_mask=image_mask,
+        augmentation = draw_augmentation(
+            draw, annotation.image_size, boxes, self.config
         )
+        image, boxes, scale = augmentation.apply(self.source.read_image(index), boxes)
+        height, width, _ = image.shape
+        batch.images[row, :height, :width] = image
+        batch.image_sizes[row] = height, width
+        batch.scales[row] = scale
+        batch.boxes[row, : len(boxes)] = boxes
+        batch.labels[row, : len(boxes)] = labels
+        batch.box_mask[row, : len(boxes)] = True
 
 
 def _process_rows(batch_size: int, process_index: int, process_count: int) -> slice:

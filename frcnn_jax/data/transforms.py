@@ -258,22 +258,3 @@ def pad_to(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
     padded = np.zeros((*canvas, 3), np.uint8)
     padded[:height, :width] = image
     return padded
-
-
-def pad_boxes(
-    boxes: np.ndarray, labels: np.ndarray, max_objects: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pads the N boxes of an image to a fixed number M.
-
-    Args:
-      boxes: [N, 4] float32.
-      labels: [N] int32.
-      max_objects: M, at least N.
-
-    Returns:
-      Boxes [M, 4] float32 and labels [M] int32, zero where padded, and their mask
-      [M] bool.
-    """
-    padding = (0, max_objects - len(boxes))
-    mask = np.arange(max_objects) < len(boxes)
-    return np.pad(boxes, (padding, (0, 0))), np.pad(labels, padding), mask
