@@ -9,6 +9,7 @@ Figures are medians. `FRCNN_DATA` names the folder that has BCCD and VOC2007.
 """
 
 import argparse
+import functools
 import itertools
 import os
 import statistics
@@ -25,7 +26,6 @@ from PIL import Image
 from benchmarks.timing import environment
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
-from frcnn_jax.data.images import read_rgb
 from frcnn_jax.data.loader import TrainLoader, choose_canvases
 from frcnn_jax.data.records import Batch, Source, empty_batch
 from frcnn_jax.data.sampler import BatchSampler
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=200, help="of a repeat")
     parser.add_argument("--batch-size", type=int, default=1)
     args = parser.parse_args()
+    torch.set_num_threads(1)  # as in a DataLoader's workers; more are slower here
     print(
         f"{environment()}, Pillow {PIL.__version__}, batches of {args.batch_size}, "
         f"medians of {args.repeats}"
@@ -81,24 +82,26 @@ def print_stages(source: Source, config: DataConfig, num_images: int) -> None:
     factors = np.array([1.1, 0.9, 1.1])
     canvases = choose_canvases(source, config)
     for index in range(min(num_images, len(canvases))):
-        path = image_path(source, config, index)
-        timed("read the file", path.read_bytes)
-        image = timed("read and decode", read_rgb, path, str(path))
-        boxes = source.annotations[index].boxes
-        image, boxes, _ = timed("resize", transforms.resize, image, boxes, **sizes)
-        flipped, _ = timed("flip", transforms.flip_horizontally, image, boxes)
+        encoded = timed("read the file", source.read_encoded, index)
+        decoded = timed("decode", encoded.decode)
+        size = source.annotations[index].image_size
+        new_size = transforms.resized_size(size, **sizes)
+        image = timed(
+            "resize", transforms.resize_part, decoded, (0, 0, *size), new_size
+        )
         timed("change the colors", transforms.adjust_colors, image, factors)
         canvas = config.canvases[canvases[index]]
-        timed("make a batch", pad, flipped, canvas, config.max_objects)
+        timed("make a batch", make_batch, image, canvas)
+        timed("flip and make a batch", make_batch, image[:, ::-1], canvas)
     print("| stage | ms | images/s |\n|---|---:|---:|")
     for stage, durations in seconds.items():
         median = statistics.median(durations)
         print(f"| {stage} | {median * 1e3:.2f} | {1 / median:,.0f} |")
 
 
-def pad(image: np.ndarray, canvas: tuple[int, int], max_objects: int) -> None:
-    batch = empty_batch(1, canvas, max_objects)
-    batch.images[0, : image.shape[0], : image.shape[1]] = image
+def make_batch(image: np.ndarray, canvas: tuple[int, int]) -> None:
+    batch = empty_batch(1, canvas, max_objects=1)
+    batch.images.view("V3")[0, : image.shape[0], : image.shape[1]] = image.view("V3")
 
 
 def compare(
@@ -152,7 +155,7 @@ def peer_loader(
             for each in planned
         ),
         num_workers=config.num_workers,
-        collate_fn=Collate(config),
+        collate_fn=functools.partial(collate, config),
     )
 
 
@@ -160,6 +163,7 @@ class PeerDataset(torch.utils.data.Dataset):
     """Reads, resizes and flips an image, as data sets of PyTorch do."""
 
     def __init__(self, source: Source, config: DataConfig) -> None:
+        """Lists the images' files."""
         self.source, self.config = source, config
         count = len(source.annotations)
         self.paths = [image_path(source, config, index) for index in range(count)]
@@ -186,25 +190,20 @@ class PeerDataset(torch.utils.data.Dataset):
         return torch.from_numpy(np.array(image)), boxes, labels, canvas_index
 
 
-class Collate:
+def collate(config: DataConfig, examples: list[tuple]) -> tuple[torch.Tensor, ...]:
     """Pads images to their canvas, and boxes to their greatest number."""
-
-    def __init__(self, config: DataConfig) -> None:
-        self.config = config
-
-    def __call__(self, examples: list[tuple]) -> tuple[torch.Tensor, ...]:
-        canvas = self.config.canvases[examples[0][3]]
-        count, max_objects = len(examples), self.config.max_objects
-        images = torch.zeros((count, *canvas, 3), dtype=torch.uint8)
-        boxes = torch.zeros((count, max_objects, 4))
-        labels = torch.zeros((count, max_objects), dtype=torch.int32)
-        mask = torch.zeros((count, max_objects), dtype=torch.bool)
-        for row, (image, its_boxes, its_labels, _) in enumerate(examples):
-            images[row, : image.shape[0], : image.shape[1]] = image
-            boxes[row, : len(its_boxes)] = its_boxes
-            labels[row, : len(its_boxes)] = its_labels
-            mask[row, : len(its_boxes)] = True
-        return images, boxes, labels, mask
+    canvas = config.canvases[examples[0][3]]
+    count, max_objects = len(examples), config.max_objects
+    images = torch.zeros((count, *canvas, 3), dtype=torch.uint8)
+    boxes = torch.zeros((count, max_objects, 4))
+    labels = torch.zeros((count, max_objects), dtype=torch.int32)
+    mask = torch.zeros((count, max_objects), dtype=torch.bool)
+    for row, (image, its_boxes, its_labels, _) in enumerate(examples):
+        images[row, : image.shape[0], : image.shape[1]] = image
+        boxes[row, : len(its_boxes)] = its_boxes
+        labels[row, : len(its_boxes)] = its_labels
+        mask[row, : len(its_boxes)] = True
+    return images, boxes, labels, mask
 
 
 def image_path(source: Source, config: DataConfig, index: int) -> Path:

@@ -17,8 +17,8 @@ _DRAW_BITS = 53  # of a float in [0, 1)
 class Augmentation(NamedTuple):
     """What is done to one image, in this order."""
 
-    window: tuple[int, int, int, int]  # (y_min, x_min, y_max, x_max) that is kept
-    size: tuple[int, int]  # that it is resized to
+    window: transforms.Window  # the part that is kept
+    size: transforms.Size  # that it is resized to
     color_factors: np.ndarray  # [3], of brightness, contrast and saturation
     num_rotations: int  # by 90 degrees
     flips_vertically: bool
@@ -27,17 +27,16 @@ class Augmentation(NamedTuple):
     def apply(
         self, image: np.ndarray, boxes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Changes an image and its boxes.
+        """Changes a resized image and its boxes.
 
         Args:
-          image: [H, W, 3] uint8.
-          boxes: [N, 4] boxes, pixels of `image`, inside of the window.
+          image: [*size, 3] uint8, the window after `transforms.resize_part`.
+          boxes: [N, 4] boxes inside of the window, pixels of the original image.
 
         Returns:
-          As `transforms.resize_to`.
+          As `transforms.resize`.
         """
-        image, boxes = transforms.crop(image, boxes, self.window)
-        image, boxes, scale = transforms.resize_to(image, boxes, self.size)
+        boxes, scale = transforms.resize_boxes(boxes, self.window, self.size)
         if (self.color_factors != 1.0).any():
             image = transforms.adjust_colors(image, self.color_factors)
         for _ in range(self.num_rotations):
@@ -108,7 +107,7 @@ def _draw_window(
     image_size: tuple[int, int],
     boxes: np.ndarray,
     min_crop: float,
-) -> tuple[int, int, int, int]:
+) -> transforms.Window:
     """Draws a part of an image, of the same shape, that holds all boxes."""
     sides = np.array(image_size)
     boxes = boxes.clip(0.0, np.tile(sides, 2))

@@ -11,10 +11,12 @@ from collections.abc import Generator
 
 import grain
 import numpy as np
+from PIL import Image
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
 from frcnn_jax.data.augmentation import draw_augmentation, largest_size
+from frcnn_jax.data.images import read_encoded
 from frcnn_jax.data.prefetching import read_ahead
 from frcnn_jax.data.records import (
     Annotation,
@@ -181,14 +183,26 @@ class _BatchReader:
         augmentation = draw_augmentation(
             draw, annotation.image_size, boxes, self.config
         )
-        image, boxes, scale = augmentation.apply(self.source.read_image(index), boxes)
+        image = self._read_resized(index, augmentation.window, augmentation.size)
+        image, boxes, scale = augmentation.apply(image, boxes)
         height, width, _ = image.shape
-        batch.images[row, :height, :width] = image
+        # Whole pixels, as flipped images are copied twice as fast so.
+        batch.images.view("V3")[row, :height, :width] = image.view("V3")
         batch.image_sizes[row] = height, width
         batch.scales[row] = scale
         batch.boxes[row, : len(boxes)] = boxes
         batch.labels[row, : len(boxes)] = labels
         batch.box_mask[row, : len(boxes)] = True
+
+    def _read_resized(
+        self, index: int, window: transforms.Window, size: transforms.Size
+    ) -> np.ndarray:
+        encoded = read_encoded(self.source, index)
+        if encoded is None:
+            image = Image.fromarray(self.source.read_image(index))
+        else:
+            image = encoded.decode()
+        return transforms.resize_part(image, window, size)
 
 
 def _process_rows(batch_size: int, process_index: int, process_count: int) -> slice:

@@ -1,4 +1,4 @@
-"""Geometry of one image and its boxes, on the host.
+"""Changes of one image and its boxes, on the host.
 
 Images are [H, W, 3] uint8. Boxes are [N, 4] float32 `(y_min, x_min, y_max, x_max)` in
 pixels, max edge exclusive. Sizes are (height, width).
@@ -12,8 +12,12 @@ from PIL import Image
 
 from frcnn_jax.errors import UserError
 
+Size = tuple[int, int]
+Window = tuple[int, int, int, int]
+
 # Red's, green's and blue's parts of gray (ITU-R 601), as in Pillow.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_STRIP = 64  # rows of an image that are worked on at once
 
 
 def resized_size(
@@ -63,7 +67,7 @@ def resize(
     longer_side: int,
     keep_aspect_ratio: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resizes an image and its boxes as `resized_size` says.
+    """Resizes an image and its boxes (bilinear, antialiased when it shrinks).
 
     Args:
       image: [H, W, 3] uint8.
@@ -73,35 +77,55 @@ def resize(
       keep_aspect_ratio: if False, both lengths are taken exactly.
 
     Returns:
-      As `resize_to`.
+      The image [H', W', 3] of `resized_size`, the boxes [N, 4] in its pixels, and the
+      scale [2] float32 in (y, x): the real ratios H'/H and W'/W, which differ at least
+      by the rounding to whole pixels.
     """
+    height, width = image.shape[:2]
     new_size = resized_size(
-        image.shape[:2],
+        (height, width),
         shorter_side=shorter_side,
         longer_side=longer_side,
         keep_aspect_ratio=keep_aspect_ratio,
     )
-    return resize_to(image, boxes, new_size)
+    window = (0, 0, height, width)
+    boxes, scale = resize_boxes(boxes, window, new_size)
+    return resize_part(Image.fromarray(image), window, new_size), boxes, scale
 
 
-def resize_to(
-    image: np.ndarray, boxes: np.ndarray, new_size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resizes an image and its boxes (bilinear, antialiased when it shrinks).
+def resize_part(image: Image.Image, window: Window, new_size: Size) -> np.ndarray:
+    """Resizes a part of an image (bilinear, antialiased when it shrinks).
 
     Args:
-      image: [H, W, 3] uint8.
-      boxes: [N, 4] boxes, pixels of `image`.
+      image: RGB.
+      window: (y_min, x_min, y_max, x_max) of the part, whole pixels.
       new_size: (height, width) of the result.
 
     Returns:
-      The image [*new_size, 3], the boxes [N, 4] in its pixels, and the scale [2]
-      float32 in (y, x): the real ratios H'/H and W'/W, which differ at least by the
-      rounding to whole pixels.
+      [*new_size, 3] uint8.
     """
-    resized = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BILINEAR)
-    scale = (np.array(new_size) / np.array(image.shape[:2])).astype(np.float32)
-    return np.asarray(resized), boxes * np.tile(scale, 2), scale
+    y_min, x_min, y_max, x_max = window
+    box = (x_min, y_min, x_max, y_max)
+    return np.asarray(image.resize(new_size[::-1], Image.Resampling.BILINEAR, box))
+
+
+def resize_boxes(
+    boxes: np.ndarray, window: Window, new_size: Size
+) -> tuple[np.ndarray, np.ndarray]:
+    """Moves boxes as `resize_part` moves pixels.
+
+    Args:
+      boxes: [N, 4] boxes inside of the window, pixels of the whole image.
+      window: (y_min, x_min, y_max, x_max) of the part, whole pixels.
+      new_size: (height, width) that the part is resized to.
+
+    Returns:
+      The boxes [N, 4] in pixels of the resized part, and the scale [2] as of `resize`.
+    """
+    corner, end = np.array(window[:2]), np.array(window[2:])
+    scale = (np.array(new_size) / (end - corner)).astype(np.float32)
+    moved = boxes - np.tile(corner, 2).astype(np.float32)
+    return moved * np.tile(scale, 2), scale
 
 
 def flip_horizontally(
@@ -147,21 +171,6 @@ def rotate(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.rot90(image), np.stack([width - x_max, y_min, width - x_min, y_max], 1)
 
 
-def crop(
-    image: np.ndarray, boxes: np.ndarray, window: tuple[int, int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Takes a part of an image.
-
-    Args:
-      image: [H, W, 3] uint8.
-      boxes: [N, 4] boxes, pixels of `image`, inside of the window.
-      window: (y_min, x_min, y_max, x_max) of the part, whole pixels.
-    """
-    y_min, x_min, y_max, x_max = window
-    corner = np.array([y_min, x_min] * 2, np.float32)
-    return image[y_min:y_max, x_min:x_max], boxes - corner
-
-
 def adjust_colors(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Changes the colors of an image.
 
@@ -171,14 +180,20 @@ def adjust_colors(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
         image) and saturation (0 is gray); 1 changes nothing.
     """
     brightness, contrast, saturation = factors.astype(np.float32)
-    # One channel at a time: four times as fast as the three together.
-    channels = [image[..., index].astype(np.float32) for index in range(3)]
-    gray = sum(part * channel for part, channel in zip(_LUMA, channels, strict=True))
-    offset = contrast * (1 - saturation) * gray + (1 - contrast) * gray.mean()
+    # By columns first: 20 times as fast as the mean of all pixels.
+    columns = image.reshape(len(image), -1).sum(axis=0, dtype=np.uint32)
+    mean_color = columns.reshape(-1, 3).mean(axis=0) / len(image)
+    mean_gray = np.float32((mean_color * _LUMA).sum())
     changed = np.empty_like(image)
-    for index, channel in enumerate(channels):
-        adjusted = brightness * (contrast * saturation * channel + offset)
-        changed[..., index] = np.rint(adjusted).clip(0, 255)
+    # By strips and channels, which stay in the cache: three times as fast.
+    for first in range(0, len(image), _STRIP):
+        rows = slice(first, first + _STRIP)
+        channels = [image[rows, :, index].astype(np.float32) for index in range(3)]
+        gray = sum(part * each for part, each in zip(_LUMA, channels, strict=True))
+        offset = contrast * (1 - saturation) * gray + (1 - contrast) * mean_gray
+        for index, channel in enumerate(channels):
+            adjusted = brightness * (contrast * saturation * channel + offset)
+            changed[rows, :, index] = np.rint(adjusted).clip(0, 255)
     return changed
 
 

@@ -6,6 +6,7 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from PIL import Image
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
@@ -47,6 +48,13 @@ def draw_all(config, boxes=BOXES, size=SIZE):
     return [draw_augmentation(draw, size, boxes, config) for draw in DRAWS]
 
 
+def apply(augmentation, image, boxes):
+    resized = transforms.resize_part(
+        Image.fromarray(image), augmentation.window, augmentation.size
+    )
+    return augmentation.apply(resized, boxes)
+
+
 @st.composite
 def examples(draw):
     """An image's size, boxes in it, and what decides its augmentation."""
@@ -81,7 +89,7 @@ def test_boxes_stay_in_the_image_with_their_areas(example):
     size, boxes, draw = example
     image = np.zeros((*size, 3), np.uint8)
     augmentation = draw_augmentation(draw, size, boxes, EVERYTHING)
-    image, changed, scale = augmentation.apply(image, boxes)
+    image, changed, scale = apply(augmentation, image, boxes)
     height, width = image.shape[:2]
     assert changed.dtype == scale.dtype == np.float32
     assert changed.shape == boxes.shape
@@ -101,7 +109,7 @@ def test_every_change_fits_into_the_largest_size(example):
         fields = {name: getattr(EVERYTHING, name) for name in names}
         config = dataclasses.replace(PLAIN, **fields)
         augmentation = draw_augmentation(draw, size, boxes, config)
-        image, _, _ = augmentation.apply(np.zeros((*size, 3), np.uint8), boxes)
+        image, _, _ = apply(augmentation, np.zeros((*size, 3), np.uint8), boxes)
         height, width = largest_size(size, config)
         assert image.shape[0] <= height
         assert image.shape[1] <= width
@@ -113,7 +121,7 @@ def test_object_is_where_its_box_is(draw):
     image[10:30, 20:35] = 255
     box = np.array([[10, 20, 30, 35]], np.float32)
     augmentation = draw_augmentation(draw, SIZE, box, EVERYTHING)
-    image, changed, _ = augmentation.apply(image, box)
+    image, changed, _ = apply(augmentation, image, box)
     rows, columns = np.nonzero(image[..., 0] > image.max() / 2)
     bounds = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
     np.testing.assert_allclose(bounds, changed[0], atol=1.0)
@@ -122,7 +130,7 @@ def test_object_is_where_its_box_is(draw):
 def test_nothing_is_changed_without_augmentation():
     image = noise((48, 72))
     for augmentation in draw_all(PLAIN, size=(48, 72)):
-        changed, boxes, scale = augmentation.apply(image, BOXES)
+        changed, boxes, scale = apply(augmentation, image, BOXES)
         np.testing.assert_array_equal(changed, image)
         np.testing.assert_array_equal(boxes, BOXES)
         np.testing.assert_array_equal(scale, [1, 1])
@@ -231,7 +239,7 @@ def test_vertical_flip_twice_is_the_identity():
 def test_every_geometry_accepts_no_boxes():
     no_boxes = np.zeros((0, 4), np.float32)
     for augmentation in draw_all(EVERYTHING, no_boxes)[:20]:
-        _, boxes, _ = augmentation.apply(noise(), no_boxes)
+        _, boxes, _ = apply(augmentation, noise(), no_boxes)
         assert boxes.shape == (0, 4)
 
 

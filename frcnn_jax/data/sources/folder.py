@@ -42,8 +42,15 @@ class FolderSource:
         Raises:
           UserError: if the file is broken; names its path.
         """
-        path = self._paths[index]
-        return images.read_rgb(path, str(path))
+        return np.asarray(self.read_encoded(index).decode())
+
+    def read_encoded(self, index: int) -> images.EncodedImage:
+        """Returns the file of image `index`.
+
+        Raises:
+          UserError: if it cannot be read; names its path.
+        """
+        return images.read_file(self._paths[index])
 
 
 def _annotate_all(listing: Listing) -> list[Annotation]:

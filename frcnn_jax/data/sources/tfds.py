@@ -74,9 +74,13 @@ class TFDSSource:
         Raises:
           UserError: if the image is broken; names the data set and the image.
         """
+        return np.asarray(self.read_encoded(index).decode())
+
+    def read_encoded(self, index: int) -> images.EncodedImage:
+        """Returns image `index` as it is stored."""
         index = self._indices[index]
-        encoded = io.BytesIO(self._records[index]["image"])
-        return images.read_rgb(encoded, self._describe(index))
+        content = self._records[index]["image"]
+        return images.EncodedImage(content, self._describe(index))
 
     def _describe(self, index: int) -> str:
         return f"{index} of TFDS data set {self._name}"
