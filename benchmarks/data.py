@@ -9,10 +9,12 @@ Figures are medians. `FRCNN_DATA` names the folder that has BCCD and VOC2007.
 """
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +28,7 @@ from PIL import Image
 from benchmarks.timing import environment
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
-from frcnn_jax.data.loader import TrainLoader, choose_canvases
+from frcnn_jax.data.loader import TrainLoader, choose_canvases, evaluation_batches
 from frcnn_jax.data.records import Batch, Source, empty_batch
 from frcnn_jax.data.sampler import BatchSampler
 from frcnn_jax.data.sources import open_source
@@ -42,8 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--num-images", type=int, default=200, help="of a repeat")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--num-images", type=int, default=96, help="of a repeat")
     parser.add_argument("--batch-size", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)  # as in a DataLoader's workers; more are slower here
@@ -56,11 +58,11 @@ def main() -> None:
         source = open_source(config, split)
         print(f"\n{name}, {len(source.annotations)} images\n")
         print_stages(source, config, args.num_images)
-        print("\n| workers | ours, images/s | peer, images/s | ours / peer |")
-        print("|---:|---:|---:|---:|")
+        print("\n| workers | ours, images/s | peer's | ours / peer's | ours cached |")
+        print("|---:|---:|---:|---:|---:|")
         for num_workers in NUM_WORKERS:
-            ours, peer = compare(source, config, num_workers, args)
-            row = f"{ours:.0f} | {peer:.0f} | {ours / peer:.2f}"
+            ours, peer, cached = compare(source, config, num_workers, args)
+            row = f"{ours:.0f} | {peer:.0f} | {ours / peer:.2f} | {cached:.0f}"
             print(f"| {num_workers} | {row} |", flush=True)
 
 
@@ -107,24 +109,34 @@ def make_batch(image: np.ndarray, canvas: tuple[int, int]) -> None:
 def compare(
     source: Source, config: DataConfig, num_workers: int, args: argparse.Namespace
 ) -> list[float]:
-    """Returns the images per second of our loader and of the peer's."""
-    config = config.__class__(root=config.root, num_workers=num_workers)
-    options = {"batch_size": args.batch_size, "seed": SEED}
-    batches = TrainLoader(source, config, **options).batches()
-    loaders = [batches, iter(peer_loader(source, config, args.batch_size))]
-    assert_same(*(list(itertools.islice(each, 4)) for each in loaders))
+    """Returns images per second: of ours, of the peer, of ours with a full cache."""
+    config = dataclasses.replace(config, num_workers=num_workers)
+    with tempfile.TemporaryDirectory() as folder:
+        cached = dataclasses.replace(config, image_cache=folder)
+        list(evaluation_batches(source, cached, batch_size=1))
+        ours, ours_cached = (
+            TrainLoader(source, each, batch_size=args.batch_size, seed=SEED).batches()
+            for each in (config, cached)
+        )
+        peer = iter(peer_loader(source, config, args.batch_size))
+        loaders = [ours, peer, ours_cached]
+        assert_same(*(list(itertools.islice(each, 4)) for each in (ours, peer)))
+        seconds = time_in_turn(loaders, args)
+        ours.close()
+        ours_cached.close()
+    return [args.num_images / each for each in seconds]
+
+
+def time_in_turn(loaders: list[Iterator], args: argparse.Namespace) -> list[float]:
+    """Returns the median seconds that each takes for the images of a repeat."""
     seconds = [[] for _ in loaders]
-    num_batches = -(-args.num_images // args.batch_size)
-    num_ahead = -(-NUM_AHEAD // args.batch_size)
     for _ in range(args.repeats):
         for loader, durations in zip(loaders, seconds, strict=True):
-            take(loader, num_ahead)
+            take(loader, -(-NUM_AHEAD // args.batch_size))
             begin = time.perf_counter()
-            take(loader, num_batches)
+            take(loader, args.num_images // args.batch_size)
             durations.append(time.perf_counter() - begin)
-    batches.close()
-    num_images = num_batches * args.batch_size
-    return [num_images / statistics.median(durations) for durations in seconds]
+    return [statistics.median(durations) for durations in seconds]
 
 
 def take(batches: Iterator, count: int) -> None:

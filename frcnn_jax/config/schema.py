@@ -129,6 +129,11 @@ class DataConfig(Resizing, path="data"):
     color_jitter: Annotated[float, FRACTION] = 0.0
     """Brightness, contrast and saturation of training images change by up to this
     fraction."""
+    image_cache: str = ""
+    """Folder that keeps decoded and resized images for later epochs and runs; none if
+    empty."""
+    image_cache_gigabytes: Annotated[float, Range(0, 10**6)] = 20.0
+    """What the folder may hold, of 10**9 bytes; a full one keeps what it has."""
     num_workers: Annotated[int, Range(0, 1024)] = 0
     """Processes that read and resize images; 0 reads in threads of this process."""
 
@@ -142,6 +147,12 @@ class DataConfig(Resizing, path="data"):
         )
         smallest, largest = self.scale_range
         self._check(smallest <= largest, "scale_range", "the smaller factor first")
+        has_one_size = smallest == largest == self.min_crop == 1.0
+        self._check(
+            has_one_size or not self.image_cache,
+            "image_cache",
+            "none, as scale_range or min_crop makes every training image another one",
+        )
         self._check_classes()
 
     def without_augmentation(self) -> "DataConfig":

@@ -16,6 +16,7 @@ from PIL import Image
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
 from frcnn_jax.data.augmentation import draw_augmentation, largest_size
+from frcnn_jax.data.image_cache import ImageCache, open_cache
 from frcnn_jax.data.images import read_encoded
 from frcnn_jax.data.prefetching import read_ahead
 from frcnn_jax.data.records import (
@@ -66,7 +67,7 @@ class TrainLoader:
         self._config = config
         self._sampler = BatchSampler(canvas_indices, batch_size, seed)
         rows = _process_rows(batch_size, process_index, process_count)
-        self._reader = _BatchReader(source, config, rows)
+        self._reader = _BatchReader(source, config, rows, open_cache(config))
         # The (height, width) that the source's images need.
         self.canvases = tuple(config.canvases[i] for i in np.unique(canvas_indices))
         self.steps_per_epoch = self._sampler.steps_per_epoch
@@ -117,7 +118,7 @@ def evaluation_batches(
     config = config.without_augmentation()
     canvas_indices = choose_canvases(source, config)
     rows = _process_rows(batch_size, process_index, process_count)
-    reader = _BatchReader(source, config, rows)
+    reader = _BatchReader(source, config, rows, open_cache(config))
     planned = grain.MapDataset.source(plan_evaluation(canvas_indices, batch_size))
     return read_ahead(planned.map(reader.read), config.num_workers)
 
@@ -162,6 +163,7 @@ class _BatchReader:
     source: Source
     config: DataConfig
     rows: slice  # of every batch
+    cache: ImageCache | None
 
     def read(self, planned: PlannedBatch) -> Batch:
         """Reads the images of a batch; raises a `UserError` that names a broken one."""
@@ -200,8 +202,10 @@ class _BatchReader:
         encoded = read_encoded(self.source, index)
         if encoded is None:
             image = Image.fromarray(self.source.read_image(index))
-        else:
+        elif self.cache is None:
             image = encoded.decode()
+        else:  # Its images are whole: the config has no crops.
+            return self.cache.resize(encoded, size)
         return transforms.resize_part(image, window, size)
 
 
