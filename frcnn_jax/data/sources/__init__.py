@@ -9,6 +9,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources import coco, csv_file, splits, voc, yolo
 from frcnn_jax.data.sources.folder import FolderSource
+from frcnn_jax.data.sources.raw import RawSource, check_source
 from frcnn_jax.data.sources.selection import select
 from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.data.sources.tfds import TFDSSource
@@ -47,19 +48,29 @@ def open_source(config: DataConfig, split: str) -> Source:
 
 def _open_whole(config: DataConfig, split: str) -> Source:
     """Opens a split without selecting images and objects."""
+    raw = open_raw(config, split)
+    # Drawn shapes need no check.
+    if isinstance(raw, ShapesSource):
+        return raw
+    return check_source(raw, skip_broken=config.skip_broken)
+
+
+def open_raw(config: DataConfig, split: str) -> RawSource:
+    """Opens a split as it is annotated.
+
+    Args:
+      config: which data set, and where it is.
+      split: name of the split, as the source has it.
+
+    Raises:
+      UserError: if it is missing, or an annotation is malformed.
+    """
     if config.source == "shapes":
         return _open_shapes(config, split)
     if config.source == "tfds":
-        return TFDSSource(
-            config.name,
-            split,
-            data_dir=config.root or None,
-            skip_broken=config.skip_broken,
-        )
-    listing = splits.list_split(
-        FORMATS[config.source].list_images, Path(config.root), split, config.split_seed
-    )
-    return FolderSource(listing, skip_broken=config.skip_broken)
+        return TFDSSource(config.name, split, data_dir=config.root or None)
+    list_images, root = FORMATS[config.source].list_images, Path(config.root)
+    return FolderSource(splits.list_split(list_images, root, split, config.split_seed))
 
 
 def _open_shapes(config: DataConfig, split: str) -> ShapesSource:
