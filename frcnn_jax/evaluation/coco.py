@@ -29,7 +29,11 @@ from frcnn_jax.evaluation.greedy import (
     match_greedily,
 )
 from frcnn_jax.evaluation.matching import check_images, flatten
-from frcnn_jax.evaluation.ranking import Ranking, weighted_average_precision
+from frcnn_jax.evaluation.ranking import (
+    Ranking,
+    weighted_average_precision,
+    weighted_sum,
+)
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -39,18 +43,20 @@ _AREA_RANGES: dict[str, AreaRange] = {
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, np.inf),
 }
-_LARGEST_NUMBERS = (1, 10, MAX_DETECTIONS)  # of detections of an image and class
 
 
-class ClassRankings(NamedTuple):
-    """One class's detections at T IoU thresholds, for objects of A sizes."""
+FIGURES = (
+    *("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge"),
+    *("AR1", "AR10", "AR100", "ARsmall", "ARmedium", "ARlarge"),
+)
 
-    scores: np.ndarray  # [D] falling
-    images: np.ndarray  # [D] index of each detection's image
-    places: np.ndarray  # [D] its place in image and class, the best one has 0
-    correct: np.ndarray  # [D, T, A] bool
-    counted: np.ndarray  # [D, T, A] bool, False where it is ignored
-    num_objects: np.ndarray  # [I, A] objects to find in each image
+
+class COCORanking(NamedTuple):
+    """One class's detections, judged at every IoU threshold for every size."""
+
+    # All thresholds of a size, then those of the next; the second axis has A * T.
+    ranking: Ranking
+    places: np.ndarray  # [D] place in image and class by score; the best one has 0
 
 
 def average_precisions(
@@ -85,7 +91,7 @@ def rank(
     detections: Sequence[ImageDetections],
     ground_truths: Sequence[ImageGroundTruth],
     num_classes: int,
-) -> list[ClassRankings]:
+) -> list[COCORanking]:
     """Matches detections with objects, and ranks those of each class.
 
     Args:
@@ -109,29 +115,32 @@ def rank(
         for values in (found.scores, found.labels, found.images)
     )
     order = np.argsort(-scores, kind="stable")
+    # By size first, then by threshold, as few detections change with the latter.
+    num_ways = len(_AREA_RANGES) * len(IOU_THRESHOLDS)
+    counted, taken = (
+        np.swapaxes(each, 1, 2).reshape(len(order), num_ways)
+        for each in (~matches.ignored, matches.objects >= 0)
+    )
     to_find = ~truth.difficult[:, None] & in_ranges(truth.boxes, _AREA_RANGES.values())
     rankings = []
     for label in range(num_classes):
         chosen = order[labels[order] == label]
-        counted = ~matches.ignored[chosen]
-        num_objects = np.zeros((len(ground_truths), len(_AREA_RANGES)), np.int64)
         of_class = truth.labels == label
+        num_objects = np.zeros((len(ground_truths), len(_AREA_RANGES)), int)
         np.add.at(num_objects, truth.images[of_class], to_find[of_class])
-        rankings.append(
-            ClassRankings(
-                scores=scores[chosen],
-                images=images[chosen],
-                places=matches.places[chosen],
-                correct=counted & (matches.objects[chosen] >= 0),
-                counted=counted,
-                num_objects=num_objects,
-            )
+        ranking = Ranking(
+            scores=scores[chosen],
+            images=images[chosen],
+            correct=(taken & counted)[chosen],
+            counted=counted[chosen],
+            num_objects=np.repeat(num_objects, len(IOU_THRESHOLDS), axis=1),
         )
+        rankings.append(COCORanking(ranking, matches.places[chosen]))
     return rankings
 
 
 def weighted_figures(
-    rankings: Sequence[ClassRankings], weights: np.ndarray
+    rankings: Sequence[COCORanking], weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Computes the twelve figures for several weights of the images.
 
@@ -143,54 +152,52 @@ def weighted_figures(
       By name [B], as `average_precisions` describes them.
     """
     each = [_class_figures(ranking, weights) for ranking in rankings]
-    figures = {}
-    for name in each[0]:
-        # A class without objects has NaN and enters no mean.
-        of_classes = np.stack([of_class[name] for of_class in each])
-        has_objects = ~np.isnan(of_classes)
-        total = np.sum(of_classes, axis=0, where=has_objects)
-        count = has_objects.sum(axis=0)
-        figures[name] = total / np.where(count > 0, count, np.nan)
-    return figures
+    return {
+        name: mean_over_classes(np.stack([of_class[name] for of_class in each]))
+        for name in each[0]
+    }
+
+
+def mean_over_classes(values: np.ndarray) -> np.ndarray:
+    """Computes the mean over those of L classes that have objects.
+
+    Args:
+      values: [L, ...]; NaN for a class without objects.
+
+    Returns:
+      [...]; NaN where no class has objects.
+    """
+    has_objects = ~np.isnan(values)
+    count = has_objects.sum(axis=0)
+    total = np.sum(values, axis=0, where=has_objects)
+    return total / np.where(count > 0, count, np.nan)
 
 
 def _class_figures(
-    ranking: ClassRankings, weights: np.ndarray
+    class_ranking: COCORanking, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Computes one class's figures, [B] each, in COCO's order."""
-    precisions, recalls = {}, {}
+    """Computes one class's figures, [B] each."""
+    ranking, places = class_ranking
+    precision = weighted_average_precision(ranking, weights, RECALL_POINTS)
+    precision = precision.reshape(len(_AREA_RANGES), len(IOU_THRESHOLDS), -1)
+    figures = {"AP50": precision[0, 0], "AP75": precision[0, 5]}
+    recall = _mean_recall(ranking, weights, places < MAX_DETECTIONS)
     for index, size in enumerate(_AREA_RANGES):
-        each = [
-            weighted_average_precision(
-                Ranking(
-                    ranking.scores,
-                    ranking.images,
-                    ranking.correct[:, threshold, index],
-                    ranking.counted[:, threshold, index],
-                    ranking.num_objects[:, index],
-                ),
-                weights,
-                RECALL_POINTS,
-            )
-            for threshold in range(len(IOU_THRESHOLDS))
-        ]
-        precisions[f"AP{size}"] = np.mean(each, axis=0)
-        if not size:
-            precisions |= {"AP50": each[0], "AP75": each[5]}
-            for number in _LARGEST_NUMBERS:
-                recalls[f"AR{number}"] = _mean_recall(ranking, weights, index, number)
-        else:
-            recalls[f"AR{size}"] = _mean_recall(ranking, weights, index, MAX_DETECTIONS)
-    return precisions | recalls
+        figures[f"AP{size}"] = precision[index].mean(axis=0)
+        figures[f"AR{size or MAX_DETECTIONS}"] = recall[index]
+    for number in (1, 10):
+        figures[f"AR{number}"] = _mean_recall(ranking, weights, places < number)[0]
+    return {name: figures[name] for name in FIGURES}
 
 
 def _mean_recall(
-    ranking: ClassRankings, weights: np.ndarray, size: int, largest_number: int
+    ranking: Ranking, weights: np.ndarray, is_kept: np.ndarray
 ) -> np.ndarray:
-    """Computes [B] recalls, the mean over the thresholds."""
-    num_found = np.zeros(len(ranking.num_objects))
-    correct = ranking.correct[ranking.places < largest_number, :, size]
-    images = ranking.images[ranking.places < largest_number]
-    np.add.at(num_found, images, correct.mean(axis=1))
-    num_objects = weights @ ranking.num_objects[:, size]
-    return (weights @ num_found) / np.where(num_objects > 0, num_objects, np.nan)
+    """Computes [A, B] recalls of some detections, the mean over the thresholds."""
+    shape = (-1, len(_AREA_RANGES), len(IOU_THRESHOLDS))
+    share_found = ranking.correct[is_kept].reshape(shape).mean(axis=2)
+    num_found = np.zeros((len(ranking.num_objects), len(_AREA_RANGES)))
+    np.add.at(num_found, ranking.images[is_kept], share_found)
+    num_objects = ranking.num_objects[:, :: len(IOU_THRESHOLDS)]
+    total = weighted_sum(weights, num_objects)
+    return (weighted_sum(weights, num_found) / np.where(total > 0, total, np.nan)).T

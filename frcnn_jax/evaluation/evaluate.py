@@ -9,9 +9,10 @@ import json
 import logging
 import math
 import operator
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,20 +20,28 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from frcnn_jax import distributed, ops, run_dir
-from frcnn_jax.config import Config
+from frcnn_jax.config import Config, ModelConfig
 from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.config.preprocessing import check_preprocessing
 from frcnn_jax.data.loader import evaluation_batches
-from frcnn_jax.data.records import Batch, ImageDetections, Source
+from frcnn_jax.data.records import Batch, ImageDetections, Source, fingerprint
 from frcnn_jax.data.sources import open_source
-from frcnn_jax.detector import Detector, detect_in_original_pixels, make_detect_step
+from frcnn_jax.detector import Detector, detect_in_original_pixels
 from frcnn_jax.errors import UserError
-from frcnn_jax.evaluation import coco, report, voc
+from frcnn_jax.evaluation import evaluated_split, report, voc
+from frcnn_jax.evaluation.anchors import best_anchor_iou
+from frcnn_jax.evaluation.environment import describe_environment
+from frcnn_jax.evaluation.evaluated_split import (
+    ANCHOR_SCALES,
+    EvaluatedSplit,
+    best_proposal_iou,
+)
 from frcnn_jax.files import os_errors_as_user_errors, replace_text
 from frcnn_jax.models import Losses
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params, abstract_detector, parameter_shapes
+from frcnn_jax.models.vgg16 import STRIDE
 from frcnn_jax.visualization.detections import draw_detections
 from frcnn_jax.weights.checkpoints import BEST_METRIC
 from frcnn_jax.weights.importing import read_weights
@@ -111,7 +120,9 @@ def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, A
 def evaluate(
     detector: Detector, source: Source, config: Config, work_dir: Path
 ) -> dict[str, Any]:
-    """Evaluates a detector; writes `evaluation.json` and `pictures/`, prints a table.
+    """Evaluates a detector; writes its figures and pictures, and prints a table.
+
+    `evaluation.npz` holds what was found, from which `frcnn report` goes on.
 
     Args:
       detector: what to evaluate.
@@ -120,34 +131,72 @@ def evaluate(
       work_dir: where to write.
 
     Returns:
-      What `evaluation.json` holds: `voc07_map`, `area_map`, `coco`, `per_class`.
+      What `evaluation.json` holds; see `report.to_json`.
 
     Raises:
       UserError: if an image cannot be read, or a file not be written.
     """
-    mesh = distributed.make_mesh()
-    num_classes = len(detector.class_names)
-    graphdef, _ = abstract_detector(detector.spec.model, num_classes)
-    step = make_detect_step(graphdef, mesh)
-    params = distributed.replicate(detector.params, mesh)
-    detections = [
-        _to_image_detections(found)
-        for found in _run_over_split(step, params, source, config, mesh)
-    ]
-    compared = detections, source.annotations, num_classes
-    evaluation = report.to_json(
-        voc.average_precisions(*compared),
-        coco.average_precisions(*compared),
-        source.class_names,
-    )
+    split = _detect(detector, source, config)
+    evaluation = report.to_json(split)
     if distributed.is_main_process():
-        text = json.dumps(evaluation, indent=2) + "\n"
-        replace_text(work_dir / "evaluation.json", text)
+        path = work_dir / "evaluation.json"
+        evaluated_split.save(split, path.with_suffix(".npz"))
+        replace_text(path, json.dumps(evaluation, indent=2) + "\n")
         with os_errors_as_user_errors(work_dir / "pictures"):
-            _draw_pictures(detections, source, work_dir / "pictures")
+            _draw_pictures(split.detections, source, work_dir / "pictures")
         report.print_table(evaluation)
     distributed.wait_for_all_processes("evaluated")  # drawing may take a while
     return evaluation
+
+
+def _detect(detector: Detector, source: Source, config: Config) -> EvaluatedSplit:
+    """Finds the objects of every image, on all devices."""
+    began = time.perf_counter()
+    mesh = distributed.make_mesh()
+    model = detector.spec.model
+    graphdef, _ = abstract_detector(model, len(detector.class_names))
+    step = _make_evaluation_step(graphdef, mesh)
+    params = distributed.replicate(detector.params, mesh)
+    results = _run_over_split(step, params, source, config, mesh)
+    proposal_iou, anchor_iou, scale_iou = _fit(results, source, model)
+    return EvaluatedSplit(
+        class_names=tuple(source.class_names),
+        annotations=source.annotations,
+        detections=[_to_image_detections(each.detections) for each in results],
+        proposal_iou=proposal_iou,
+        anchor_iou=anchor_iou,
+        scale_iou=scale_iou,
+        environment=describe_environment()
+        | {
+            "seconds": round(time.perf_counter() - began, 1),
+            "data_fingerprint": fingerprint(source),
+        },
+    )
+
+
+def _fit(
+    results: list["_Found"], source: Source, model: ModelConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Computes how well proposals and anchors fit the objects; see `EvaluatedSplit`."""
+    own, by_scale = (
+        np.asarray(ops.base_anchors(scales, model.anchor_ratios, STRIDE))
+        for scales in (model.anchor_scales, ANCHOR_SCALES)
+    )
+    first_of_scale = np.arange(0, len(by_scale), len(model.anchor_ratios))
+    proposal_iou, anchor_iou, scale_iou = [], [], []
+    for found, annotation in zip(results, source.annotations, strict=True):
+        boxes = annotation.boxes * np.tile(found.scales, 2)
+        height, width = found.image_sizes.tolist()
+        proposals = np.asarray(found.proposals.boxes)[found.proposals.mask]
+        proposal_iou.append(best_proposal_iou(proposals, boxes))
+        anchor_iou.append(best_anchor_iou(boxes, (height, width), own).max(axis=1))
+        each = best_anchor_iou(boxes, (height, width), by_scale)
+        scale_iou.append(np.maximum.reduceat(each, first_of_scale, axis=1))
+    return (
+        np.concatenate(proposal_iou, axis=1, dtype=np.float32),
+        np.concatenate(anchor_iou, dtype=np.float32),
+        np.concatenate(scale_iou, dtype=np.float32),
+    )
 
 
 def make_validate(
@@ -185,6 +234,31 @@ def make_validate(
         return figures
 
     return validate
+
+
+class _Found(NamedTuple):
+    """What is found in every image of a batch."""
+
+    detections: ops.Detections  # in pixels of the original images
+    proposals: ops.Proposals  # in pixels of the resized images
+    image_sizes: jax.Array  # [B, 2] of the resized images
+    scales: jax.Array  # [B, 2] resized / original
+
+
+def _make_evaluation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
+    """Returns the jitted detection, which tells the proposals, too."""
+
+    def detect(params: Params, batch: Batch) -> _Found:
+        model = nnx.merge(graphdef, params)
+        outputs = model(batch.images, batch.image_sizes, batch.scales)
+        return _Found(
+            detect_in_original_pixels(model, outputs),
+            model.propose(outputs),
+            batch.image_sizes,
+            batch.scales,
+        )
+
+    return distributed.jit_per_image(detect, mesh)
 
 
 def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
@@ -257,7 +331,7 @@ def _check_classes(name: str, class_names: tuple[str, ...], source: Source) -> N
 
 
 def _draw_pictures(
-    detections: list[ImageDetections], source: Source, folder: Path
+    detections: Sequence[ImageDetections], source: Source, folder: Path
 ) -> None:
     folder.mkdir(exist_ok=True)
     for index, found in enumerate(detections[:NUM_PICTURES]):

@@ -17,6 +17,9 @@ from frcnn_jax.data.records import ImageDetections, ImageGroundTruth
 from frcnn_jax.evaluation.matching import best_objects, check_images, flatten
 from frcnn_jax.evaluation.ranking import Ranking
 
+# The peers' rounding (the fourth is 0.30000000000000004), so their figures.
+RECALL_POINTS = np.arange(0.0, 1.1, 0.1)
+
 
 class PrecisionRecall(NamedTuple):
     """One class's curve: a point for each of its D detections, best first."""
@@ -202,9 +205,7 @@ def average_precision(
     """
     precision = np.nan_to_num(precision)
     if metric == "voc07":
-        # The peers' rounding (the fourth is 0.30000000000000004), so their figures.
-        starts = np.arange(0.0, 1.1, 0.1)
-        best = [precision[recall >= start].max(initial=0.0) for start in starts]
+        best = [precision[recall >= start].max(initial=0.0) for start in RECALL_POINTS]
         return float(np.mean(best))
     if metric == "area":
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
