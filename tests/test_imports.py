@@ -16,6 +16,7 @@ LAYERS = (
     "predict",
     "benchmark",
     "training",
+    "report",
     "evaluation",
     "detector",
     "detections",

@@ -21,7 +21,7 @@ def describe_environment() -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: _version(name) for name in _PACKAGES},
         },
-        "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
         "host": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
     }
 
