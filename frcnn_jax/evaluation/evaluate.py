@@ -50,7 +50,18 @@ from frcnn_jax.weights.report import describe
 
 NUM_PICTURES = 12
 
-Validate = Callable[[Params], dict[str, float]]
+NUM_VALIDATION_PICTURES = 4
+_VALIDATION_SCORE = 0.3  # of the detections in these pictures
+
+
+class Validation(NamedTuple):
+    """What the validation of a checkpoint tells."""
+
+    figures: dict[str, float]
+    pictures: dict[str, np.ndarray]  # by name, [H, W, 3] uint8; of process 0 only
+
+
+Validate = Callable[[Params], Validation]
 
 _logger = logging.getLogger(__name__)
 
@@ -204,9 +215,10 @@ def make_validate(
 ) -> Validate:
     """Returns a function that validates parameters.
 
-    Its result has the mean losses over the images, `validation_loss` and
+    The figures are the mean losses over the images, `validation_loss` and
     `validation_<name>` of each of the four, and `validation_voc07_map` if there are
-    objects. An image's samples are drawn by the same key each time.
+    objects. An image's samples are drawn by the same key each time. The pictures are
+    the first images with what is found in them.
 
     Args:
       graphdef: structure of the detector.
@@ -217,21 +229,21 @@ def make_validate(
     step = _make_validation_step(graphdef, mesh)
     key = distributed.replicate(jax.random.key(config.seed), mesh)
 
-    def validate(params: Params) -> dict[str, float]:
+    def validate(params: Params) -> Validation:
         results = _run_over_split(step, (params, key), source, config, mesh)
         losses = jax.tree.map(lambda *x: np.stack(x), *(each for each, _ in results))
         columns = losses._asdict() | {"loss": losses.total}
         figures = {
             f"validation_{name}": float(np.mean(x)) for name, x in columns.items()
         }
+        detections = [_to_image_detections(found) for _, found in results]
         result = voc.average_precisions(
-            [_to_image_detections(found) for _, found in results],
-            source.annotations,
-            len(source.class_names),
+            detections, source.annotations, len(source.class_names)
         )
         if not math.isnan(result.voc07_map):
             figures[BEST_METRIC] = float(result.voc07_map)
-        return figures
+        is_main = distributed.is_main_process()
+        return Validation(figures, _show(detections, source) if is_main else {})
 
     return validate
 
@@ -328,6 +340,27 @@ def _check_classes(name: str, class_names: tuple[str, ...], source: Source) -> N
             f"{name}: its classes are {', '.join(class_names)}, those of the data set "
             f"{', '.join(source.class_names)}, expected the same"
         )
+
+
+def _show(
+    detections: Sequence[ImageDetections], source: Source
+) -> dict[str, np.ndarray]:
+    """Draws small pictures of the first images with their surer detections."""
+    pictures = {}
+    for index, found in enumerate(detections[:NUM_VALIDATION_PICTURES]):
+        annotation, is_sure = (
+            source.annotations[index],
+            found.scores >= _VALIDATION_SCORE,
+        )
+        picture = draw_detections(
+            source.read_image(index),
+            detections=ImageDetections(*(values[is_sure] for values in found)),
+            ground_truth=annotation,
+            class_names=source.class_names,
+        )
+        picture.thumbnail((960, 960))
+        pictures[f"validation/{annotation.image_id}"] = np.asarray(picture)
+    return pictures
 
 
 def _draw_pictures(

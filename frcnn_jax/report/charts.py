@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 24  # whose precision-recall curves are drawn
 _MAX_POINTS = 150  # of a curve
+_MAX_NAME = 22  # characters of a run's name
 
 
 def precision_recall(runs: Sequence[ReportedRun]) -> dict[str, Markup]:
@@ -97,7 +98,7 @@ def precision_by_iou(runs: Sequence[ReportedRun]) -> Markup | None:
             "o-",
             ms=3,
             color=color,
-            label=run.name,
+            label=label(run),
         )
         axes.set(
             ylim=(0, 1.02), xlabel="IoU threshold", ylabel="area average precision"
@@ -115,7 +116,7 @@ def calibration(runs: Sequence[ReportedRun]) -> Markup | None:
         counts = np.array(part["counts"], float)
         sizes = 8 + 80 * counts / max(counts.max(), 1.0)
         x, y = _floats(part["mean_scores"]), _floats(part["precisions"])
-        axes.plot(x, y, color=color, label=run.name)
+        axes.plot(x, y, color=color, label=label(run))
         axes.scatter(x, y, s=sizes, color=color, alpha=0.6, linewidths=0)
         axes.set(
             xlim=(0, 1.02), ylim=(0, 1.02), xlabel="mean score", ylabel="share correct"
@@ -137,7 +138,11 @@ def errors(runs: Sequence[ReportedRun]) -> Markup | None:
             costs = [100 * run.evaluation["tide"][name]["cost"] for name in ERRORS]
             places = np.arange(len(ERRORS)) + (index - (len(chosen) - 1) / 2) * height
             bars = c.axes.barh(
-                places, costs, height * 0.9, color=run_color(runs, run), label=run.name
+                places,
+                costs,
+                height * 0.9,
+                color=run_color(runs, run),
+                label=label(run),
             )
             c.axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
         c.axes.set_yticks(range(len(ERRORS)), ERRORS)
@@ -159,7 +164,7 @@ def objects(runs: Sequence[ReportedRun], kind: str) -> Markup | None:
     chosen = [run for run in runs if run.evaluation]
     if not chosen:
         return None
-    label = {"side": "side of the box, pixels", "aspect": "height / width"}[kind]
+    quantity = {"side": "side of the box, pixels", "aspect": "height / width"}[kind]
     first = chosen[0].evaluation["objects"][kind]
     edges = [f"{edge:g}" for edge in first["edges"]]
     names = [
@@ -168,14 +173,18 @@ def objects(runs: Sequence[ReportedRun], kind: str) -> Markup | None:
         f"≥ {edges[-1]}",
     ]
     width = 0.8 / len(chosen)
-    with chart(f"objects-{kind}", f"Share of objects found by {label}") as c:
+    with chart(f"objects-{kind}", f"Share of objects found by {quantity}") as c:
         for index, run in enumerate(chosen):
             part = run.evaluation["objects"][kind]
             total, found = np.array(part["num_objects"]), np.array(part["num_found"])
             places = np.arange(len(total)) + (index - (len(chosen) - 1) / 2) * width
             shares = found / np.where(total > 0, total, np.nan)
             c.axes.bar(
-                places, shares, width * 0.9, color=run_color(runs, run), label=run.name
+                places,
+                shares,
+                width * 0.9,
+                color=run_color(runs, run),
+                label=label(run),
             )
         totals = [
             f"{name}\n{count}"
@@ -184,7 +193,7 @@ def objects(runs: Sequence[ReportedRun], kind: str) -> Markup | None:
         c.axes.set_xticks(range(len(names)), totals, fontsize=7)
         c.axes.grid(visible=False, axis="x")
         c.axes.set(
-            ylim=(0, 1.02), ylabel="share found", xlabel=f"{label}; below: objects"
+            ylim=(0, 1.02), ylabel="share found", xlabel=f"{quantity}; below: objects"
         )
         _legend(c.axes, chosen)
     return c.svg
@@ -204,7 +213,7 @@ def proposals_by_number(runs: Sequence[ReportedRun]) -> Markup | None:
                 style,
                 ms=3,
                 color=color,
-                label=f"{run.name}, IoU {iou}",
+                label=f"{label(run)}, IoU {iou}",
             )
         axes.set(
             xscale="log",
@@ -233,7 +242,7 @@ def boxes_by_iou(runs: Sequence[ReportedRun]) -> Markup | None:
                 _floats(recall),
                 style,
                 color=color,
-                label=f"{run.name}, {name}",
+                label=f"{label(run)}, {name}",
             )
         axes.set(ylim=(0, 1.02), xlabel="IoU threshold", ylabel="recall")
         axes.legend()
@@ -263,6 +272,11 @@ def _overlay(
 def _legend(axes: "Axes", runs: Sequence[ReportedRun]) -> None:
     if len(runs) > 1 and axes.get_legend() is None:
         axes.legend()
+
+
+def label(run: ReportedRun) -> str:
+    """Names a run in a legend, which has room for a short name only."""
+    return run.name if len(run.name) <= _MAX_NAME else f"…{run.name[1 - _MAX_NAME :]}"
 
 
 def run_color(runs: Sequence[ReportedRun], run: ReportedRun) -> str:

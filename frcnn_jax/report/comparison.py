@@ -11,6 +11,8 @@ from frcnn_jax.evaluation.ranking import weighted_average_precision
 from frcnn_jax.report.findings import Finding
 from frcnn_jax.report.runs import ReportedRun
 
+NUM_RESAMPLES = 1000
+
 
 def compare(runs: Sequence[ReportedRun]) -> list[Finding]:
     """Compares the VOC07 mAP of all runs with that of the first one.
@@ -37,7 +39,7 @@ def _compare(first: ReportedRun, other: ReportedRun) -> Finding:
 
     num_images = len(old.annotations)
     gain = difference(np.ones((1, num_images), int)).item()
-    low, high = bootstrap(difference, num_images)[0]
+    low, high = bootstrap(difference, num_images, num_resamples=NUM_RESAMPLES)[0]
     if low > 0.0 or high < 0.0:
         verdict = "more than the choice of images explains"
     else:

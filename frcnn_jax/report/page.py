@@ -57,11 +57,14 @@ def write_report(
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Names runs after their directories; those of equal names after their paths."""
-    names = [path.resolve().name for path in paths]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
-    return names
+    """Names runs after their directories, with as many parents as tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    for number in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-number:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    # The same directory twice.
+    return [f"{name} ({number})" for number, name in enumerate(names, start=1)]
 
 
 def _draw_examples(run: ReportedRun) -> Examples | None:

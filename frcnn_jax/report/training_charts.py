@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from frcnn_jax.report.charts import run_color
+from frcnn_jax.report.charts import label, run_color
 from frcnn_jax.report.runs import ReportedRun
 from frcnn_jax.report.svg import COLORS, chart
 from frcnn_jax.visualization.curves import moving_mean
@@ -34,8 +34,8 @@ def losses(runs: Sequence[ReportedRun]) -> Markup | None:
         for run in chosen:
             for index, name in enumerate(names):
                 color = COLORS[index] if len(runs) == 1 else run_color(runs, run)
-                label = name.replace("_", " ") if len(runs) == 1 else run.name
-                _draw_loss(c.axes, run, name, color, label)
+                text = name.replace("_", " ") if len(runs) == 1 else label(run)
+                _draw_loss(c.axes, run, name, color, text)
         c.axes.set(yscale="log", xlabel="step", ylabel="loss (dashed: validation)")
         c.axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         c.axes.yaxis.set_major_formatter("{x:g}")
@@ -74,7 +74,7 @@ def shares(runs: Sequence[ReportedRun]) -> Markup | None:
                     names[name],
                     ms=3,
                     color=run_color(runs, run),
-                    label=f"{run.name}, {name.replace('_', ' ')}",
+                    label=f"{label(run)}, {name.replace('_', ' ')}",
                 )
         c.axes.set(ylim=(0, 1.02), xlabel="step", ylabel="share")
         c.axes.legend()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -82,17 +83,23 @@ class RunLog:
         with os_errors_as_user_errors(self._work_dir / "tensorboard"):
             self._events.close()
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        pictures: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         """Adds a row to `metrics.jsonl` and TensorBoard, and shows it.
 
         Args:
           step: counted from 1.
           values: by name. One that is not finite becomes null: JSON has no NaN.
+          pictures: for TensorBoard, by name, [H, W, 3] uint8.
         """
         finite = {n: v if math.isfinite(v) else None for n, v in values.items()}
         self._append("metrics", {"step": step, **finite})
         with os_errors_as_user_errors(self._work_dir / "tensorboard"):
-            self._events.write(step, finite)
+            self._events.write(step, finite, pictures or {})
         self._show(f"step {step}: {_describe(values)}")
         self._progress.update(self._task, completed=step)
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from tensorboardX.summary import image, scalar
 
 
 class EventFile:
-    """A new event file of figures by step."""
+    """A new event file of figures and pictures by step."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         """Opens the file; TensorBoard prefers it to others from its first step on.
@@ -27,18 +28,27 @@ class EventFile:
         start = SessionLog(status=SessionLog.START)
         self._writer.write_event(Event(step=first_step, session_log=start))
 
-    def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Adds the figures of a step.
+    def write(
+        self,
+        step: int,
+        values: Mapping[str, float | None],
+        pictures: Mapping[str, np.ndarray],
+    ) -> None:
+        """Adds the figures and pictures of a step.
 
         Args:
           step: counted from 1.
           values: by name; None is left out.
+          pictures: by name, [H, W, 3] uint8.
         """
-        for name, value in values.items():
-            if value is not None:
-                summary = scalar(name, value)
-                event = Event(step=step, wall_time=time.time(), summary=summary)
-                self._writer.write_event(event)
+        numbers = {name: x for name, x in values.items() if x is not None}
+        summaries = [scalar(name, value) for name, value in numbers.items()]
+        summaries += [
+            image(name, pixels, dataformats="HWC") for name, pixels in pictures.items()
+        ]
+        for summary in summaries:
+            event = Event(step=step, wall_time=time.time(), summary=summary)
+            self._writer.write_event(event)
         self._writer.flush()
 
     def close(self) -> None:

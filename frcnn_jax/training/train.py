@@ -23,9 +23,15 @@ from frcnn_jax.data.records import Source, fingerprint
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
-from frcnn_jax.evaluation.evaluate import Validate, evaluate, make_validate
+from frcnn_jax.evaluation.evaluate import (
+    Validate,
+    Validation,
+    evaluate,
+    make_validate,
+)
 from frcnn_jax.files import os_errors_as_user_errors
 from frcnn_jax.models.parameters import Params, abstract_detector
+from frcnn_jax.report.page import write_report
 from frcnn_jax.training import checkpoint
 from frcnn_jax.training.checkpoint import Progress
 from frcnn_jax.training.compilation import Canvas, compile_steps
@@ -111,7 +117,10 @@ def train(config: Config) -> dict[str, Any] | None:
         with os_errors_as_user_errors(work_dir / "losses.png"):
             plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
     detector = Detector(run.spec, evaluated_params(state), config.work_dir)
-    return evaluate(detector, splits.test, config, work_dir)
+    evaluation = evaluate(detector, splits.test, config, work_dir)
+    if distributed.is_main_process():
+        write_report([work_dir])
+    return evaluation
 
 
 def open_splits(config: Config) -> Splits:
@@ -237,7 +246,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
 
             is_stopped = preempted(step)
             is_checkpoint_due = _is_due(step, config.checkpoint_every, config)
-            row, validation = {}, {}
+            row, validation = {}, Validation({}, {})
             if _is_due(step, config.log_every, config):
                 row = accumulator.flush(step)
                 # A skipped update does not advance the schedule.
@@ -250,9 +259,11 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
                 data = progress.data | {"next_batch": step}
                 progress = Progress(data, log=accumulator.state())
             # Rows first: those after the last checkpoint are dropped on resume.
-            _write_logs(log, accumulator, step, row | validation)
+            _write_logs(log, accumulator, step, row, validation)
             if is_checkpoint_due or is_stopped:
-                checkpoint.save(checkpoints, state, run.spec, progress, validation)
+                checkpoint.save(
+                    checkpoints, state, run.spec, progress, validation.figures
+                )
             if is_stopped:
                 break
         checkpoint.wait(checkpoints)
@@ -322,13 +333,14 @@ def _write_logs(
     accumulator: MetricsAccumulator,
     step: int,
     row: dict[str, float],
+    validation: Validation,
 ) -> None:
     """Logs what happened up to a step; ends the run if too many updates failed."""
     if log is not None:
         log.write_bad(accumulator.bad_steps)
         log.write_hardest(accumulator.hardest)
-        if row:
-            log.write(step, row)
+        if row | validation.figures:
+            log.write(step, row | validation.figures, validation.pictures)
     accumulator.bad_steps.clear()
     accumulator.hardest.clear()
     accumulator.raise_if_too_many_skipped()

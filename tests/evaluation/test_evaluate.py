@@ -62,7 +62,9 @@ def test_one_pass_gives_the_losses_and_the_detections():
     params = random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
     source, mesh = open_source(tiny.DATA, "test"), distributed.make_mesh()
     config = dataclasses.replace(tiny.CONFIG, seed=5)
-    figures = evaluate.make_validate(graphdef, source, config, mesh)(params)
+    figures, pictures = evaluate.make_validate(graphdef, source, config, mesh)(params)
+    assert len(pictures) == evaluate.NUM_VALIDATION_PICTURES
+    assert all(pixels.dtype == np.uint8 for pixels in pictures.values())
 
     step = make_detect_step(graphdef, mesh)
     found = evaluate._run_over_split(step, params, source, config, mesh)

@@ -32,7 +32,9 @@ def test_run_directory_holds_what_scripts_rely_on(run):
     folder, evaluation = run
     assert read_config(folder / "config.json") == config_in(folder)
     assert json.loads((folder / "evaluation.json").read_text()) == evaluation
-    assert set(evaluation) == {"voc07_map", "area_map", "coco", "per_class"}
+    assert {"voc07_map", "area_map", "coco", "per_class"} <= set(evaluation)
+    for name in ("evaluation.npz", "report.html", "report.md"):
+        assert (folder / name).exists()
     assert len(list((folder / "pictures").glob("*.png"))) >= 8
     assert list((folder / "tensorboard").glob("events*"))
     assert (folder / "losses.png").stat().st_size > 1000
