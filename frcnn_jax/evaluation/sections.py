@@ -188,7 +188,7 @@ def proposals(split: EvaluatedSplit) -> dict[str, Any]:
     best = split.proposal_iou[:, ~truth.difficult]
     labels = truth.labels[~truth.difficult]
     per_class = {
-        name: breakdown.recalls(best[-1, labels == label], np.array([0.5]))[0]
+        name: _recall(best[-1, labels == label])
         for label, name in enumerate(split.class_names)
     }
     return plain(
@@ -202,26 +202,34 @@ def proposals(split: EvaluatedSplit) -> dict[str, Any]:
 
 
 def anchors(split: EvaluatedSplit) -> dict[str, Any]:
-    """Tells how well anchors fit the objects.
+    """Tells how well anchors fit the objects, those of the detector and others.
 
     Returns:
-      `iou_thresholds`, `recall` and `median_iou` of the detector's anchors,
-      `per_class` with the median, and `by_scales`, the share of objects that anchors
-      of several scales overlap by at least IoU 0.5.
+      `iou_thresholds`, `recall` and `median_iou` of the detector's anchors; for each
+      class the `recall` at IoU 0.5, `median_iou`, and `by_scales`, the recall at IoU
+      0.5 of anchors of several scales; and of that the mean over the classes.
     """
     _, truth = flatten(split.detections, split.annotations)
     to_find = ~truth.difficult
     best, labels = split.anchor_iou[to_find], truth.labels[to_find]
+    scale_iou = split.scale_iou[to_find]
+    per_class: dict[str, dict[str, Any]] = {}
+    for label, name in enumerate(split.class_names):
+        chosen = labels == label
+        per_class[name] = {
+            "recall": _recall(best[chosen]),
+            "median_iou": _median(best[chosen]),
+            "by_scales": _recall_by_scales(scale_iou[chosen]),
+        }
+    of_classes = [list(row["by_scales"].values()) for row in per_class.values()]
+    mean = coco.mean_over_classes(np.array(of_classes))
     return plain(
         {
             "iou_thresholds": RECALL_IOU_THRESHOLDS,
             "recall": breakdown.recalls(best, np.array(RECALL_IOU_THRESHOLDS)),
             "median_iou": _median(best),
-            "per_class": {
-                name: _median(best[labels == label])
-                for label, name in enumerate(split.class_names)
-            },
-            "by_scales": _recall_by_scales(split.scale_iou[to_find]),
+            "per_class": per_class,
+            "by_scales": dict(zip(_recall_by_scales(scale_iou), mean, strict=True)),
         }
     )
 
@@ -235,13 +243,17 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(values)) if len(values) else math.nan
 
 
+def _recall(best_iou: np.ndarray) -> float:
+    """Returns the share of objects that overlap by IoU 0.5."""
+    return breakdown.recalls(best_iou, np.array([0.5])).item()
+
+
 def _recall_by_scales(scale_iou: np.ndarray) -> dict[str, float]:
     """Tries three, four and five neighboring scales."""
-    shares = {}
+    recalls = {}
     for number in (3, 4, 5):
         for start in range(len(ANCHOR_SCALES) - number + 1):
             chosen = slice(start, start + number)
             name = " ".join(f"{scale:g}" for scale in ANCHOR_SCALES[chosen])
-            best = scale_iou[:, chosen].max(axis=1)
-            shares[name] = breakdown.recalls(best, np.array([0.5])).item()
-    return shares
+            recalls[name] = _recall(scale_iou[:, chosen].max(axis=1))
+    return recalls

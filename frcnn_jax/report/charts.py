@@ -90,7 +90,7 @@ def precision_by_iou(runs: Sequence[ReportedRun]) -> Markup | None:
         part = run.evaluation["precision_by_iou"]
         for values in part["per_class"].values() if len(runs) == 1 else ():
             axes.plot(
-                part["iou_thresholds"], _floats(values), color=color, alpha=0.3, lw=0.8
+                part["iou_thresholds"], _floats(values), color=color, alpha=0.45, lw=0.8
             )
         axes.plot(
             part["iou_thresholds"],

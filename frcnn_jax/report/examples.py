@@ -191,8 +191,9 @@ def _read(source: Source, index: int, missing: list[str]) -> np.ndarray | None:
 def _crop(pixels: np.ndarray, mistake: Mistake) -> Image.Image:
     """Cuts out a square around a box, inside of the image, and draws the box."""
     box, size = mistake.box, np.array(pixels.shape[:2])
-    side = max(_CONTEXT * (box[2:] - box[:2]).max(), _MIN_CONTEXT)
-    side = int(np.ceil(min(side, size.max())))
+    longest = (box[2:] - box[:2]).max()
+    side = max(_CONTEXT * longest, _MIN_CONTEXT)
+    side = int(np.ceil(min(side, max(longest, size.min()))))
     corner = np.round((box[:2] + box[2:] - side) / 2).astype(int)
     # If the image is narrower than the square, that is black beside it.
     corner = np.where(size >= side, np.clip(corner, 0, size - side), (size - side) // 2)

@@ -81,13 +81,19 @@ def _empty_classes(evaluation: Evaluation) -> Iterator[str]:
     empty = [name for name, row in rows.items() if not row["num_objects"]]
     if empty and evaluation["voc07_map"] is not None:
         yield f"Classes without objects here, which enter no mean: {', '.join(empty)}."
-    lost = [
-        f"{name} ({row['num_objects']} objects, {row['num_detections']} detections)"
-        for name, row in rows.items()
-        if row["num_objects"] and not row["best_f1"]["recall"]
-    ]
-    if lost:
-        yield f"Never found: {', '.join(lost)}."
+    for name in _never_found(evaluation):
+        proposals = percent(evaluation["proposals"]["per_class"][name])
+        anchor = evaluation["anchors"]["per_class"][name]["median_iou"]
+        yield (
+            f"{name} is never found: {rows[name]['num_objects']} objects, of which "
+            f"proposals overlap {proposals} by IoU 0.5 (median best anchor IoU "
+            f"{anchor:.2f}), and {rows[name]['num_detections']} detections."
+        )
+
+
+def _never_found(evaluation: Evaluation) -> list[str]:
+    rows = evaluation["per_class"].items()
+    return [n for n, row in rows if row["num_objects"] and not row["best_f1"]["recall"]]
 
 
 def _weakest_class(evaluation: Evaluation) -> Iterator[str]:
@@ -111,6 +117,8 @@ def _errors(evaluation: Evaluation) -> Iterator[str]:
     tide = evaluation["tide"]
     precision = {name: row["ap50"] for name, row in tide["per_class"].items()}
     weak = [name for name, x in precision.items() if x is not None and x < _MANY_LOST]
+    # Of a class that is never found no error alone is what it costs.
+    weak = [name for name in weak if name not in _never_found(evaluation)]
     weakest = sorted(weak, key=lambda name: precision[name])[:3]
     rows = {"All classes together": tide}
     if len(precision) > 1:
@@ -121,8 +129,8 @@ def _errors(evaluation: Evaluation) -> Iterator[str]:
         if total < 0.005:
             continue
         what, advice = _ERRORS[dearest]
-        anchor = evaluation["anchors"]["per_class"].get(name)
-        if dearest in ("location", "missed") and anchor is not None:
+        if dearest in ("location", "missed") and name in precision:
+            anchor = evaluation["anchors"]["per_class"][name]["median_iou"]
             advice = f"the median best anchor IoU is {anchor:.2f}; {advice}"
         yield (
             f"{name}: {what} cost most, {100 * costs[dearest]:.1f} points of AP50, "
@@ -210,23 +218,28 @@ def _thresholds(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _anchors(run: ReportedRun) -> Iterator[str]:
-    """Suggests the fewest scales that fit nearly as many objects as the best ones."""
+    """Suggests other scales for the class that gains most, if all together gain."""
     part = run.evaluation["anchors"]
-    share, tried = part["recall"][0], part["by_scales"]
-    if share is None:
+    tried = {name: x for name, x in part["by_scales"].items() if x is not None}
+    rows = {n: row for n, row in part["per_class"].items() if row["recall"] is not None}
+    if not rows:
         return
+    # The fewest scales that fit nearly as well as the best ones.
     good = [name for name, x in tried.items() if x >= max(tried.values()) - 0.02]
     best = min(good, key=lambda name: (len(name.split()), -tried[name]))
-    if tried[best] < share + 0.03:
+    gains = {name: row["by_scales"][best] - row["recall"] for name, row in rows.items()}
+    name = max(gains, key=lambda each: gains[each])
+    if sum(gains.values()) < 0.0 or gains[name] < 0.05:
         return
-    now = "an anchor"
+    now = "the anchors"
     if run.config is not None:
         scales = [f"{scale:g}" for scale in run.config.model.anchor_scales]
-        now = f"an anchor of the scales {' '.join(scales)}"
+        now = f"anchors of the scales {' '.join(scales)}"
+    row = rows[name]
     yield (
-        f"{share:.1%} of the objects overlap {now} by IoU 0.5 (median "
-        f"{part['median_iou']:.2f}); of the scales {best} {tried[best]:.1%} would: try "
-        f"--model.anchor-scales {best}."
+        f"{name}: {now} overlap {percent(row['recall'])} of the objects by IoU 0.5 "
+        f"(median {row['median_iou']:.2f}), those of the scales {best} would "
+        f"{percent(row['by_scales'][best])}: try --model.anchor-scales {best}."
     )
 
 

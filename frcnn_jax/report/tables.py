@@ -12,6 +12,8 @@ from frcnn_jax.evaluation.tide import ERRORS
 from frcnn_jax.report.findings import percent
 from frcnn_jax.report.runs import ReportedRun
 
+_MAX_COLUMNS = 10  # of classes
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -76,7 +78,7 @@ def classes(run: ReportedRun) -> Table:
                 *map(_number, point),
                 _number(row["calibration_error"]),
                 _percent(evaluation["proposals"]["per_class"][name]),
-                _number(evaluation["anchors"]["per_class"][name]),
+                _number(evaluation["anchors"]["per_class"][name]["median_iou"]),
             ]
         )
     return Table(f"Classes: {run.name}", header, rows)
@@ -162,11 +164,17 @@ def proposals(run: ReportedRun) -> Table:
 
 
 def scales(run: ReportedRun) -> Table:
-    """Lists the share of objects that anchors of other scales would overlap."""
-    part = run.evaluation["anchors"]["by_scales"]
-    rows = [[name, percent(share)] for name, share in part.items()]
-    title = f"Objects that anchors of other scales overlap by IoU 0.5: {run.name}"
-    return Table(title, ["anchor scales", "share"], rows)
+    """Lists how many objects anchors of other scales would overlap, by class."""
+    part = run.evaluation["anchors"]
+    columns = {"mean": part["by_scales"]}
+    if len(part["per_class"]) <= _MAX_COLUMNS:
+        columns |= {name: row["by_scales"] for name, row in part["per_class"].items()}
+    rows = [
+        [name, *(_percent(each[name]) for each in columns.values())]
+        for name in part["by_scales"]
+    ]
+    title = f"Recall of anchors of other scales at IoU 0.5, percent: {run.name}"
+    return Table(title, ["scales", *columns], rows)
 
 
 def details(runs: Sequence[ReportedRun]) -> Table:

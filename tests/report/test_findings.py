@@ -44,7 +44,7 @@ def test_dearest_error_is_named_with_its_share(evaluation):
         for name in ERRORS:
             row[name]["cost"] = 0.01
         row["location"]["cost"], row["ap50"] = 0.15, 0.5
-    changed["anchors"]["per_class"]["star"] = 0.49
+    changed["anchors"]["per_class"]["star"]["median_iou"] = 0.49
     changed["tide"]["per_class"]["star"]["ap50"] = 0.1
     assert has(changed, "star: bad localization cost most, 15.0 points of AP50, 75%")
     assert has(changed, "the median best anchor IoU is 0.49")
@@ -53,14 +53,30 @@ def test_dearest_error_is_named_with_its_share(evaluation):
 def test_scales_that_fit_more_objects_are_suggested(evaluation):
     changed = copy.deepcopy(evaluation)
     part = changed["anchors"]
-    part["recall"][0], part["median_iou"] = 0.6, 0.52
     part["by_scales"] = {"1 2 4": 0.9, "2 4 8": 0.7, "1 2 4 8": 0.91}
-    assert has(changed, "60.0% of the objects overlap an anchor of the scales 1 2")
+    for row in part["per_class"].values():
+        row["by_scales"], row["recall"] = part["by_scales"], 0.9
+    part["per_class"]["star"] |= {"recall": 0.6, "median_iou": 0.52}
     assert has(
-        changed, "of the scales 1 2 4 90.0% would: try --model.anchor-scales 1 2 4."
+        changed,
+        "star: anchors of the scales 1 2 overlap 60.0 % of the objects by IoU 0.5 "
+        "(median 0.52), those of the scales 1 2 4 would 90.0 %: try "
+        "--model.anchor-scales 1 2 4.",
     )
-    part["recall"][0] = 0.89
+    part["per_class"]["star"]["recall"] = 0.87
     assert not has(changed, "--model.anchor-scales")
+
+
+def test_class_that_is_never_found_is_told_with_its_proposals(evaluation):
+    changed = copy.deepcopy(evaluation)
+    changed["per_class"]["star"] |= {"num_objects": 69, "num_detections": 39}
+    changed["per_class"]["star"]["best_f1"]["recall"] = 0.0
+    changed["proposals"]["per_class"]["star"] = 0.101
+    changed["tide"]["per_class"]["star"]["ap50"] = 0.0
+    assert has(
+        changed, "star is never found: 69 objects, of which proposals overlap 10.1"
+    )
+    assert not has(changed, "star: ")
 
 
 def test_confused_classes_are_counted(evaluation):
