@@ -51,8 +51,10 @@ def precision_recall(runs: Sequence[ReportedRun]) -> dict[str, Markup]:
             f"curve-{name}", f"Precision over recall of {name}", (2.1, 1.9)
         ) as c:
             for number, curve, _ in curves[name]:
-                _draw_curve(c.axes, curve, COLORS[number % len(COLORS)])
-                _mark_point(c.axes, runs[number].evaluation, name, number)
+                color = COLORS[number % len(COLORS)]
+                _draw_curve(c.axes, curve, color)
+                point = runs[number].evaluation["per_class"][name]["best_f1"]
+                _mark_point(c.axes, point, color, is_alone=len(runs) == 1)
             c.axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", title=name)
             c.axes.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         charts[name] = c.svg
@@ -66,20 +68,21 @@ def _draw_curve(axes: "Axes", curve: voc.PrecisionRecall, color: str) -> None:
 
 
 def _mark_point(
-    axes: "Axes", evaluation: Mapping[str, Any], name: str, number: int
+    axes: "Axes", point: Mapping[str, Any], color: str, *, is_alone: bool
 ) -> None:
-    """Marks the best F1, and writes its threshold."""
-    point = evaluation["per_class"][name]["best_f1"]
-    if point["threshold"] is not None:
-        x, y = point["recall"], point["precision"]
-        axes.plot([x], [y], "o", color=COLORS[number % len(COLORS)], markersize=4)
+    """Marks the best F1; writes its threshold, unless those of runs would collide."""
+    if point["threshold"] is None:
+        return
+    x, y = point["recall"], point["precision"]
+    axes.plot([x], [y], "o", color=color, markersize=4)
+    if is_alone:
         axes.annotate(
             f"{point['threshold']:.2f}",
             (x, y),
-            (-3, -9 - 9 * number),
+            (-3, -9),
             textcoords="offset points",
             fontsize=8,
-            ha="right",
+            ha="right" if x > 0.3 else "left",
         )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from frcnn_jax.evaluation.tide import ERRORS
 from frcnn_jax.report.runs import ReportedRun
-from frcnn_jax.visualization.curves import moving_mean
 
 Evaluation = Mapping[str, Any]
 
@@ -31,6 +30,7 @@ _ERRORS = {
     "missed": ("missed objects", "look at the recall of proposals and at the sizes"),
 }
 _MANY_LOST = 0.9  # a class is looked at if its AP50 is lower
+_NEARLY_ALL_LOST = 0.02
 
 
 class Finding(NamedTuple):
@@ -81,19 +81,20 @@ def _empty_classes(evaluation: Evaluation) -> Iterator[str]:
     empty = [name for name, row in rows.items() if not row["num_objects"]]
     if empty and evaluation["voc07_map"] is not None:
         yield f"Classes without objects here, which enter no mean: {', '.join(empty)}."
-    for name in _never_found(evaluation):
-        proposals = percent(evaluation["proposals"]["per_class"][name])
+    for name in _hardly_found(evaluation):
+        row, proposals = rows[name], evaluation["proposals"]["per_class"][name]
         anchor = evaluation["anchors"]["per_class"][name]["median_iou"]
         yield (
-            f"{name} is never found: {rows[name]['num_objects']} objects, of which "
-            f"proposals overlap {proposals} by IoU 0.5 (median best anchor IoU "
-            f"{anchor:.2f}), and {rows[name]['num_detections']} detections."
+            f"{name} is hardly found, with an area AP of {percent(row['area_ap'])}: "
+            f"{row['num_objects']} objects, of which proposals overlap "
+            f"{percent(proposals)} by IoU 0.5 (median best anchor IoU {anchor:.2f}), and "
+            f"{row['num_detections']} detections."
         )
 
 
-def _never_found(evaluation: Evaluation) -> list[str]:
-    rows = evaluation["per_class"].items()
-    return [n for n, row in rows if row["num_objects"] and not row["best_f1"]["recall"]]
+def _hardly_found(evaluation: Evaluation) -> list[str]:
+    values = {name: row["area_ap"] for name, row in evaluation["per_class"].items()}
+    return [n for n, x in values.items() if x is not None and x < _NEARLY_ALL_LOST]
 
 
 def _weakest_class(evaluation: Evaluation) -> Iterator[str]:
@@ -117,8 +118,8 @@ def _errors(evaluation: Evaluation) -> Iterator[str]:
     tide = evaluation["tide"]
     precision = {name: row["ap50"] for name, row in tide["per_class"].items()}
     weak = [name for name, x in precision.items() if x is not None and x < _MANY_LOST]
-    # Of a class that is never found no error alone is what it costs.
-    weak = [name for name in weak if name not in _never_found(evaluation)]
+    # Where nearly everything is wrong, no error alone tells why.
+    weak = [name for name in weak if name not in _hardly_found(evaluation)]
     weakest = sorted(weak, key=lambda name: precision[name])[:3]
     rows = {"All classes together": tide}
     if len(precision) > 1:
@@ -218,29 +219,35 @@ def _thresholds(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _anchors(run: ReportedRun) -> Iterator[str]:
-    """Suggests other scales for the class that gains most, if all together gain."""
+    """Suggests other scales, or larger images where no scales fit."""
     part = run.evaluation["anchors"]
-    tried = {name: x for name, x in part["by_scales"].items() if x is not None}
     rows = {n: row for n, row in part["per_class"].items() if row["recall"] is not None}
     if not rows:
         return
     # The fewest scales that fit nearly as well as the best ones.
+    tried = part["by_scales"]
     good = [name for name, x in tried.items() if x >= max(tried.values()) - 0.02]
     best = min(good, key=lambda name: (len(name.split()), -tried[name]))
     gains = {name: row["by_scales"][best] - row["recall"] for name, row in rows.items()}
     name = max(gains, key=lambda each: gains[each])
-    if sum(gains.values()) < 0.0 or gains[name] < 0.05:
-        return
-    now = "the anchors"
-    if run.config is not None:
-        scales = [f"{scale:g}" for scale in run.config.model.anchor_scales]
-        now = f"anchors of the scales {' '.join(scales)}"
-    row = rows[name]
-    yield (
-        f"{name}: {now} overlap {percent(row['recall'])} of the objects by IoU 0.5 "
-        f"(median {row['median_iou']:.2f}), those of the scales {best} would "
-        f"{percent(row['by_scales'][best])}: try --model.anchor-scales {best}."
-    )
+    if sum(gains.values()) > 0.0 and gains[name] >= 0.05:
+        row, now = rows[name], "the anchors"
+        if run.config is not None:
+            scales = [f"{scale:g}" for scale in run.config.model.anchor_scales]
+            now = f"anchors of the scales {' '.join(scales)}"
+        yield (
+            f"{name}: {now} overlap {percent(row['recall'])} of the objects by IoU 0.5 "
+            f"(median {row['median_iou']:.2f}), those of the scales {best} would "
+            f"{percent(row['by_scales'][best])}: try --model.anchor-scales {best}."
+        )
+    highest = {name: max(row["by_scales"].values()) for name, row in rows.items()}
+    name = min(highest, key=lambda each: highest[each])
+    if highest[name] < 0.75:
+        yield (
+            f"{name}: anchors of no scales overlap more than {percent(highest[name])} "
+            "of the objects by IoU 0.5, since they lie 16 pixels apart: enlarge the "
+            "images (data.shorter_side, data.longer_side, data.canvases)."
+        )
 
 
 def _training(run: ReportedRun) -> Iterator[str]:
@@ -248,12 +255,13 @@ def _training(run: ReportedRun) -> Iterator[str]:
     nothing = (np.zeros(0), np.zeros(0))
     _, loss = run.curves.get("loss", nothing)
     if len(loss) >= 20:
-        smooth = moving_mean(loss)
-        before, now = smooth[int(0.9 * len(smooth))], smooth[-1]
+        tenth = len(loss) // 10
+        before, now = loss[-2 * tenth : -tenth].mean(), loss[-tenth:].mean()
         if now < 0.97 * before:
             yield (
-                f"The loss fell by {1 - now / before:.0%} in the last tenth of the "
-                f"steps, to {now:.3g}: training longer may help."
+                f"The loss of the last tenth of the steps, {now:.3g}, is "
+                f"{1 - now / before:.0%} below that of the tenth before: training longer "
+                "may help."
             )
     steps, values = run.curves.get("validation_loss", nothing)
     if len(values) >= 3 and values[-1] > 1.03 * values.min():
