@@ -86,9 +86,9 @@ def _empty_classes(evaluation: Evaluation) -> Iterator[str]:
         anchor = evaluation["anchors"]["per_class"][name]["median_iou"]
         yield (
             f"{name} is hardly found, with an area AP of {percent(row['area_ap'])}: "
-            f"{row['num_objects']} objects, of which proposals overlap "
-            f"{percent(proposals)} by IoU 0.5 (median best anchor IoU {anchor:.2f}), and "
-            f"{row['num_detections']} detections."
+            f"{row['num_objects']} objects, {row['num_detections']} detections; "
+            f"proposals overlap {percent(proposals)} of the objects by IoU 0.5, and "
+            f"anchors overlap them by IoU {anchor:.2f} at best (median)."
         )
 
 
@@ -260,8 +260,8 @@ def _training(run: ReportedRun) -> Iterator[str]:
         if now < 0.97 * before:
             yield (
                 f"The loss of the last tenth of the steps, {now:.3g}, is "
-                f"{1 - now / before:.0%} below that of the tenth before: training longer "
-                "may help."
+                f"{1 - now / before:.0%} below that of the tenth before: training "
+                "longer may help."
             )
     steps, values = run.curves.get("validation_loss", nothing)
     if len(values) >= 3 and values[-1] > 1.03 * values.min():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -23,12 +24,7 @@ from frcnn_jax.data.records import Source, fingerprint
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
-from frcnn_jax.evaluation.evaluate import (
-    Validate,
-    Validation,
-    evaluate,
-    make_validate,
-)
+from frcnn_jax.evaluation.evaluate import Validate, evaluate, make_validate
 from frcnn_jax.files import os_errors_as_user_errors
 from frcnn_jax.models.parameters import Params, abstract_detector
 from frcnn_jax.report.page import write_report
@@ -102,25 +98,9 @@ def train(config: Config) -> dict[str, Any] | None:
     del params  # the first step takes over their memory
     run_dir.write_config(config)
 
-    num_steps = run.config.num_steps
-    if int(state.step) < num_steps:
+    if int(state.step) < run.config.num_steps:
         state = run_steps(run, state, progress)
-    if int(state.step) < num_steps:
-        _logger.info(
-            "stopped by SIGTERM; saved step %d of %s, the same command continues",
-            state.step,
-            config.work_dir,
-        )
-        return None
-    work_dir = Path(config.work_dir)
-    if distributed.is_main_process():
-        with os_errors_as_user_errors(work_dir / "losses.png"):
-            plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
-    detector = Detector(run.spec, evaluated_params(state), config.work_dir)
-    evaluation = evaluate(detector, splits.test, config, work_dir)
-    if distributed.is_main_process():
-        write_report([work_dir])
-    return evaluation
+    return finish(run, state)
 
 
 def open_splits(config: Config) -> Splits:
@@ -246,7 +226,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
 
             is_stopped = preempted(step)
             is_checkpoint_due = _is_due(step, config.checkpoint_every, config)
-            row, validation = {}, Validation({}, {})
+            row, figures, pictures = {}, {}, {}
             if _is_due(step, config.log_every, config):
                 row = accumulator.flush(step)
                 # A skipped update does not advance the schedule.
@@ -254,20 +234,43 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
                 row["learning_rate"] = float(run.schedule(max(num_updates - 1, 0)))
             if is_checkpoint_due and validate is not None:
                 with accumulator.exclude_from_timing():
-                    validation = validate(evaluated_params(state))
+                    figures, pictures = validate(evaluated_params(state))
             if is_checkpoint_due or is_stopped:  # before the logs: it fetches metrics
                 data = progress.data | {"next_batch": step}
                 progress = Progress(data, log=accumulator.state())
             # Rows first: those after the last checkpoint are dropped on resume.
-            _write_logs(log, accumulator, step, row, validation)
+            _write_logs(log, accumulator, step, row | figures, pictures)
             if is_checkpoint_due or is_stopped:
-                checkpoint.save(
-                    checkpoints, state, run.spec, progress, validation.figures
-                )
+                checkpoint.save(checkpoints, state, run.spec, progress, figures)
             if is_stopped:
                 break
         checkpoint.wait(checkpoints)
     return state
+
+
+def finish(run: Run, state: TrainState) -> dict[str, Any] | None:
+    """Plots, evaluates the test split and reports, unless SIGTERM ended the run.
+
+    Args:
+      run: the run.
+      state: after its last step.
+    """
+    step, work_dir = int(state.step), Path(run.config.work_dir)
+    if step < run.config.num_steps:
+        _logger.info(
+            "stopped by SIGTERM; saved step %d of %s, the same command continues",
+            step,
+            work_dir,
+        )
+        return None
+    if distributed.is_main_process():
+        with os_errors_as_user_errors(work_dir / "losses.png"):
+            plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
+    detector = Detector(run.spec, evaluated_params(state), str(work_dir))
+    evaluation = evaluate(detector, run.splits.test, run.config, work_dir)
+    if distributed.is_main_process():
+        write_report([work_dir])
+    return evaluation
 
 
 def _is_due(step: int, every: int, config: Config) -> bool:
@@ -333,14 +336,14 @@ def _write_logs(
     accumulator: MetricsAccumulator,
     step: int,
     row: dict[str, float],
-    validation: Validation,
+    pictures: dict[str, np.ndarray],
 ) -> None:
     """Logs what happened up to a step; ends the run if too many updates failed."""
     if log is not None:
         log.write_bad(accumulator.bad_steps)
         log.write_hardest(accumulator.hardest)
-        if row | validation.figures:
-            log.write(step, row | validation.figures, validation.pictures)
+        if row:
+            log.write(step, row, pictures)
     accumulator.bad_steps.clear()
     accumulator.hardest.clear()
     accumulator.raise_if_too_many_skipped()

@@ -77,7 +77,7 @@ def test_class_that_is_hardly_found_is_told_with_its_proposals(evaluation):
     changed["proposals"]["per_class"]["star"] = 0.101
     changed["tide"]["per_class"]["star"]["ap50"] = 0.0
     assert has(
-        changed, "star is hardly found, with an area AP of 0.1 %: 69 objects, of"
+        changed, "star is hardly found, with an area AP of 0.1 %: 69 objects, 39"
     )
     assert not has(changed, "star: ")
 
