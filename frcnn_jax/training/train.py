@@ -24,7 +24,12 @@ from frcnn_jax.data.records import Source, fingerprint
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
-from frcnn_jax.evaluation.evaluate import Validate, evaluate, make_validate
+from frcnn_jax.evaluation.evaluate import (
+    Validate,
+    Validation,
+    evaluate,
+    make_validate,
+)
 from frcnn_jax.files import os_errors_as_user_errors
 from frcnn_jax.models.parameters import Params, abstract_detector
 from frcnn_jax.report.page import write_report
@@ -226,7 +231,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
 
             is_stopped = preempted(step)
             is_checkpoint_due = _is_due(step, config.checkpoint_every, config)
-            row, figures, pictures = {}, {}, {}
+            row, (figures, pictures) = {}, Validation({}, {})
             if _is_due(step, config.log_every, config):
                 row = accumulator.flush(step)
                 # A skipped update does not advance the schedule.
