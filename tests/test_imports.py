@@ -146,6 +146,14 @@ def test_ops_need_jax_numpy_and_jaxtyping_only():
     )
 
 
+def test_the_report_is_made_without_jax():
+    run(
+        "import sys\n"
+        "import frcnn_jax.report.page\n"
+        "assert not {'jax', 'flax', 'matplotlib'} & set(sys.modules)\n"
+    )
+
+
 def test_the_detector_is_found_lazily():
     run(
         "import frcnn_jax\n"

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from frcnn_jax.data.records import Annotation
-from frcnn_jax.evaluation import coco, report, sections, voc
+from frcnn_jax.evaluation import coco, evaluated_split, report, sections, voc
 from tests.helpers.cases import FAR, SQUARE, detected, truth
 from tests.helpers.splits import CLASS_NAMES, evaluated, random_evaluated
 
@@ -118,6 +119,12 @@ def test_random_split_has_the_keys_of_the_documentation():
         *("proposals", "anchors"),
     }
     assert evaluation["schema"] == report.SCHEMA
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text()
+    assert f"`schema` is {report.SCHEMA}" in text
+    for name, part in evaluation.items():
+        assert f"`{name}`" in text
+        keys = part if isinstance(part, dict) and name != "per_class" else {}
+        assert [key for key in keys if f"`{key}`" not in text] == []
 
 
 def test_table_shows_every_class_and_the_mean(capsys):
@@ -134,8 +141,6 @@ def test_table_shows_every_class_and_the_mean(capsys):
 
 
 def test_split_is_the_same_after_it_was_stored(tmp_path):
-    from frcnn_jax.evaluation import evaluated_split
-
     split = random_evaluated()
     evaluated_split.save(split, tmp_path / "evaluation.npz")
     stored = evaluated_split.load(tmp_path / "evaluation.npz")
