@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from PIL import Image
 
 from frcnn_jax import distributed, ops, run_dir
 from frcnn_jax.config import Config, ModelConfig
@@ -50,15 +51,17 @@ from frcnn_jax.weights.report import describe
 
 NUM_PICTURES = 12
 
-NUM_VALIDATION_PICTURES = 4
-_VALIDATION_SCORE = 0.3  # of the detections in these pictures
+# Of every validation; few and small, as there may be many validations.
+NUM_VALIDATION_PICTURES = 3
+_PICTURE_SIDE = 640  # pixels
+_PICTURE_SCORE = 0.3  # of the detections drawn
 
 
 class Validation(NamedTuple):
     """What the validation of a checkpoint tells."""
 
     figures: dict[str, float]
-    pictures: dict[str, np.ndarray]  # by name, [H, W, 3] uint8; of process 0 only
+    pictures: dict[str, Image.Image]  # by name; of process 0 only
 
 
 Validate = Callable[[Params], Validation]
@@ -344,13 +347,13 @@ def _check_classes(name: str, class_names: tuple[str, ...], source: Source) -> N
 
 def _show(
     detections: Sequence[ImageDetections], source: Source
-) -> dict[str, np.ndarray]:
+) -> dict[str, Image.Image]:
     """Draws small pictures of the first images with their surer detections."""
     pictures = {}
     for index, found in enumerate(detections[:NUM_VALIDATION_PICTURES]):
         annotation, is_sure = (
             source.annotations[index],
-            found.scores >= _VALIDATION_SCORE,
+            found.scores >= _PICTURE_SCORE,
         )
         picture = draw_detections(
             source.read_image(index),
@@ -358,8 +361,8 @@ def _show(
             ground_truth=annotation,
             class_names=source.class_names,
         )
-        picture.thumbnail((960, 960))
-        pictures[f"validation/{annotation.image_id}"] = np.asarray(picture)
+        picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+        pictures[f"validation/{annotation.image_id}"] = picture
     return pictures
 
 

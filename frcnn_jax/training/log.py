@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -87,14 +87,14 @@ class RunLog:
         self,
         step: int,
         values: Mapping[str, float],
-        pictures: Mapping[str, np.ndarray] | None = None,
+        pictures: Mapping[str, Image.Image] | None = None,
     ) -> None:
         """Adds a row to `metrics.jsonl` and TensorBoard, and shows it.
 
         Args:
           step: counted from 1.
           values: by name. One that is not finite becomes null: JSON has no NaN.
-          pictures: for TensorBoard, by name, [H, W, 3] uint8.
+          pictures: for TensorBoard, by name.
         """
         finite = {n: v if math.isfinite(v) else None for n, v in values.items()}
         self._append("metrics", {"step": step, **finite})

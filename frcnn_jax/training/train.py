@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
+from PIL import Image
 
 from frcnn_jax import distributed, run_dir
 from frcnn_jax.config import Config, DetectorSpec
@@ -341,7 +341,7 @@ def _write_logs(
     accumulator: MetricsAccumulator,
     step: int,
     row: dict[str, float],
-    pictures: dict[str, np.ndarray],
+    pictures: dict[str, Image.Image],
 ) -> None:
     """Logs what happened up to a step; ends the run if too many updates failed."""
     if log is not None:

@@ -64,7 +64,7 @@ def test_one_pass_gives_the_losses_and_the_detections():
     config = dataclasses.replace(tiny.CONFIG, seed=5)
     figures, pictures = evaluate.make_validate(graphdef, source, config, mesh)(params)
     assert len(pictures) == evaluate.NUM_VALIDATION_PICTURES
-    assert all(pixels.dtype == np.uint8 for pixels in pictures.values())
+    assert {max(picture.size) for picture in pictures.values()} == {640}
 
     step = make_detect_step(graphdef, mesh)
     found = evaluate._run_over_split(step, params, source, config, mesh)

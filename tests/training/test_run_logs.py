@@ -1,12 +1,14 @@
 """What a run logs, of landscape and portrait photos, with and without a bad one."""
 
 import dataclasses
+import io
 import struct
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from frcnn_jax.config import ResumeConfig
@@ -145,7 +147,10 @@ def test_tensorboard_has_a_picture_of_each_validation_image(run):
         names = {name for name, value in each.items() if value.HasField("image")}
         is_validated = step % STEPS_PER_EPOCH == 0
         assert names == {f"validation/{n}" for n in VALIDATION_IDS if is_validated}
-    assert each["validation/new0"].image.encoded_image_string.startswith(b"\x89PNG")
+    picture = each["validation/new0"].image
+    with Image.open(io.BytesIO(picture.encoded_image_string)) as image:
+        assert image.size == (picture.width, picture.height)
+        assert max(image.size) == 640
 
 
 def test_report_is_written_at_the_end(run):
