@@ -150,14 +150,14 @@ def evaluate(
     Raises:
       UserError: if an image cannot be read, or a file not be written.
     """
-    split = _detect(detector, source, config)
-    evaluation = report.to_json(split)
+    evaluated = _detect(detector, source, config)
+    evaluation = report.to_json(evaluated)
     if distributed.is_main_process():
         path = work_dir / "evaluation.json"
-        evaluated_split.save(split, path.with_suffix(".npz"))
+        evaluated_split.save(evaluated, path.with_suffix(".npz"))
         replace_text(path, json.dumps(evaluation, indent=2) + "\n")
         with os_errors_as_user_errors(work_dir / "pictures"):
-            _draw_pictures(split.detections, source, work_dir / "pictures")
+            _draw_pictures(evaluated.detections, source, work_dir / "pictures")
         report.print_table(evaluation)
     distributed.wait_for_all_processes("evaluated")  # drawing may take a while
     return evaluation
