@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import ImageDetections
-from frcnn_jax.data.sources.voc import VOCSource
+from frcnn_jax.data.sources import open_source
 from frcnn_jax.evaluation import coco
 from tests.helpers import pycoco
 from tests.helpers.cases import FAR, SQUARE, detected, truth
@@ -49,7 +50,7 @@ def test_figures_are_those_of_pycocotools(seed, has_ties, sizes):
 
 @pytest.mark.parametrize("path", ["BCCD", "VOC2007"])
 def test_figures_of_real_objects_are_those_of_pycocotools(data_root, path):
-    source = VOCSource(data_root / path, "test")
+    source = open_source(DataConfig(root=str(data_root / path)), "test")
     num_classes = len(source.class_names)
     random = np.random.default_rng(0)
     found = detect_randomly(random, source.annotations, num_classes, num_wrong=20)
