@@ -22,6 +22,7 @@ def get_config() -> Config:
             root="data/VOC2007",
             shorter_side=800,
             longer_side=800,
+            keep_aspect_ratio=False,
             canvases=((800, 800),),
         ),
         model=ModelConfig(

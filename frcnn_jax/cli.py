@@ -1,4 +1,4 @@
-"""The `frcnn` command: train (also `train.py`), evaluate, report, predict, convert.
+"""The `frcnn` command: train (also `train.py`), evaluate, report, and more.
 
 A user's mistake ends with one line on standard error and exit code 2.
 """
@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "predict": predict,
         "report": report,
         "benchmark": benchmark,
+        "init-config": init_config,
+        "export": export,
         "import-weights": import_weights,
         "export-weights": export_weights,
     }
@@ -182,6 +184,60 @@ def benchmark(arguments: Sequence[str]) -> None:
     )
 
 
+def init_config(arguments: Sequence[str]) -> None:
+    """Writes a config for a folder of annotated images: `DIR OUT.py`."""
+    parser = _Parser(
+        prog="frcnn init-config",
+        description="Looks at a folder of annotated images, in a format that "
+        "docs/custom-data.md describes, and writes a config that trains on it: splits, "
+        "class names, and sizes that fit images and objects.",
+    )
+    parser.add_argument("root", type=Path, metavar="DIR", help="the folder")
+    parser.add_argument("output", type=Path, metavar="OUT.py", help="new config file")
+    parser.add_argument(
+        "--source",
+        choices=("coco", "yolo", "voc", "csv"),
+        help="format of the folder (default: what it looks like)",
+    )
+    options = parser.parse_args(arguments)
+    _start()
+    from frcnn_jax import init_config as writing
+
+    writing.write_config(options.root, options.output, options.source)
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Exports a detector for programs without frcnn_jax."""
+    parser = _Parser(
+        prog="frcnn export",
+        description="Writes a trained detector into a folder: a function for each "
+        "canvas, the parameters, and detector.json, which explains them. jax alone "
+        "runs StableHLO, on a CPU, NVIDIA GPU or TPU; ONNX Runtime runs ONNX. See "
+        "docs/export.md.",
+    )
+    parser.add_argument(
+        "source", help="run directory, checkpoint, or .safetensors of a detector"
+    )
+    parser.add_argument("output", type=Path, help="new folder")
+    parser.add_argument(
+        "--format",
+        choices=("stablehlo", "onnx"),
+        default="stablehlo",
+        help="language of the functions; onnx needs the extra onnx (default: "
+        "%(default)s)",
+    )
+    _add_step(parser)
+    options = parser.parse_args(arguments)
+    _start()
+    from frcnn_jax.detector import Detector
+    from frcnn_jax.export import export_onnx, export_stablehlo
+
+    write = {"stablehlo": export_stablehlo, "onnx": export_onnx}[options.format]
+    detector = Detector.load(options.source, options.step)
+    write(detector, options.output)
+    print(f"wrote {options.output}, from {detector.source}")
+
+
 def _add_detection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score-threshold",
@@ -234,7 +290,7 @@ def import_weights(arguments: Sequence[str]) -> None:
         "simple-faster-rcnn-pytorch and of chainercv, and .npz of layers; see "
         "docs/weights.md. Nothing in a file is executed.",
     )
-    parser.add_argument("source", help="file, or hf://OWNER/NAME[/FILE]")
+    parser.add_argument("source", help="file, hf://OWNER/NAME, URL or chainercv:voc07")
     parser.add_argument("output", type=Path, help="new .safetensors file")
     parser.add_argument(
         "--preprocessing",
@@ -311,6 +367,8 @@ def _start() -> None:
     # What Orbax logs, with tracebacks, it raises too, and that ends as one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # It warns of every value inside a loop whose type it does not know.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     sys.unraisablehook = _report_unraisable
     # XLA logs 3 kB as an "error" for every program that it finds in the cache, on the
     # CPU that compiled it. Real errors are raised. Read once, when JAX is imported.
@@ -327,7 +385,7 @@ def _exit_cleanly(function: Callable[[], None]) -> None:
     try:
         function()
     except UserError as error:
-        message = " ".join(str(error).splitlines())  # names in a file may have any
+        message = str(error)
     except OSError as error:  # a full disk, a folder that must not be written to
         message = f"{error.filename or 'input or output'}: {error.strerror or error}"
     else:

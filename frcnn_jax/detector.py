@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from huggingface_hub import ModelCard, ModelHubMixin
 from jax.sharding import Mesh
 
 from frcnn_jax import distributed, ops
@@ -33,10 +34,13 @@ from frcnn_jax.models.parameters import (
     parameter_shapes,
     unflatten,
 )
+from frcnn_jax.weights import hub
 from frcnn_jax.weights.checkpoints import read_checkpoint
+from frcnn_jax.weights.exported import is_exported, read_exported
 from frcnn_jax.weights.exporting import save_weights
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights, select_matching
+from frcnn_jax.weights.sources import is_repository
 
 # Jitted; of parameters and a batch, see `distributed.jit_per_image`.
 DetectStep = jax.stages.Wrapped
@@ -46,27 +50,37 @@ _MAX_BATCHES_WAITING = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Detector:
-    """Parameters, and what they need to find objects in any picture."""
+class Detector(ModelHubMixin):
+    """Parameters, and what they need to find objects in any picture.
+
+    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's.
+    """
 
     spec: DetectorSpec
     params: Params
     source: str = "detector"  # where it is from, for messages
+
+    # Were it empty, ModelHubMixin would set it in instances, but these are frozen.
+    _hub_mixin_config = hub.METADATA
 
     @classmethod
     def load(cls, source: str | Path, step: int | str = "latest") -> "Detector":
         """Loads a detector.
 
         Args:
-          source: a run directory, one of its checkpoints, or a `.safetensors` of
-            `save`, `frcnn export-weights` or `frcnn import-weights`.
+          source: a run directory, one of its checkpoints, a `.safetensors` of `save`,
+            `frcnn export-weights` or `frcnn import-weights`, a folder of
+            `save_pretrained` or `frcnn export`, or another source of `read_weights`:
+            `hf://OWNER/NAME`, `https://...`, `chainercv:voc07`.
           step: of a run directory's checkpoint, or "latest" or "best".
 
         Raises:
           UserError: if there is none, it is damaged, or its classes have no names.
         """
         path = Path(source)
-        if path.is_dir():
+        if is_exported(path):
+            return cls.from_weights(read_exported(path))
+        if path.is_dir() and not is_repository(path):
             return cls.from_weights(read_checkpoint(path, step))
         return cls.from_weights(read_weights(str(source)))
 
@@ -216,6 +230,21 @@ class Detector:
         colors = self.spec.model.preprocessing
         return Weights(self.source, OWN_FORMAT, "", arrays, (), colors, self.spec)
 
+    def generate_model_card(self, **metadata: object) -> ModelCard:
+        """Describes the detector, with the evaluation of the run it is loaded from.
+
+        Args:
+          **metadata: more of `huggingface_hub.ModelCardData`, such as `license`.
+        """
+        return hub.make_card(self.spec, self.to_weights(), **metadata)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        hub.save_repository(self.spec, self.to_weights(), save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: object) -> "Detector":
+        return cls.from_weights(hub.read_repository(model_id, **options))
+
     def _prepare(self, image: Picture) -> "_Input":
         """Reads, resizes and pads an image as the data loader does."""
         pixels = as_rgb(image)
@@ -227,9 +256,12 @@ class Detector:
             np.zeros((1, 4), np.float32),
             shorter_side=resizing.shorter_side,
             longer_side=resizing.longer_side,
+            keep_aspect_ratio=resizing.keep_aspect_ratio,
         )
         example = Batch(
-            images=transforms.pad_to(resized, _find_canvas(size, resizing, path)),
+            images=transforms.pad_to(
+                resized, _find_canvas(size, resized.shape[:2], resizing, path)
+            ),
             image_sizes=np.array(resized.shape[:2], np.float32),
             scales=scale,
             boxes=boxes,
@@ -291,16 +323,17 @@ def check_options(score_threshold: float, max_detections: int, batch_size: int) 
 
 
 def _find_canvas(
-    size: tuple[int, int], resizing: Resizing, path: str | None
+    size: tuple[int, int],
+    resized_size: tuple[int, ...],
+    resizing: Resizing,
+    path: str | None,
 ) -> tuple[int, int]:
     """Finds the canvas of an image, on its side if it fits into none as they are.
 
     Training may have seen landscapes only; the canvas changes no detection.
     """
-    sides = {"shorter_side": resizing.shorter_side, "longer_side": resizing.longer_side}
-    upright = transforms.choose_canvas(
-        transforms.resized_size(size, **sides), resizing.canvases
-    )
+    height, width = resized_size
+    upright = transforms.choose_canvas((height, width), resizing.canvases)
     if upright is not None:
         return resizing.canvases[upright]
     turned = tuple((width, height) for height, width in resizing.canvases)
@@ -358,12 +391,28 @@ def make_detect_step(graphdef: nnx.GraphDef, mesh: Mesh) -> DetectStep:
 def detect_in_original_pixels(
     model: FasterRCNN, outputs: DenseOutputs
 ) -> ops.Detections:
-    """Detects objects; the boxes are in pixels of the original images.
+    """Detects objects; the boxes are in pixels of the original images, inside them.
 
     Args:
       model: the detector.
       outputs: of its convolutions.
     """
-    detections = model.detect(outputs)
-    scales = jnp.tile(outputs.scales, (1, 2))[:, None]
-    return detections._replace(boxes=detections.boxes / scales)
+    return jax.vmap(in_original_pixels)(
+        model.detect(outputs), outputs.image_sizes, outputs.scales
+    )
+
+
+def in_original_pixels(
+    detections: ops.Detections, image_size: jax.Array, scale: jax.Array
+) -> ops.Detections:
+    """Turns one image's boxes into pixels of the original image, inside it.
+
+    Args:
+      detections: boxes in pixels of the resized image.
+      image_size: [2] (height, width) of the resized image, in pixels.
+      scale: [2] resized / original size, (y, x).
+    """
+    # The quotient in float32 may miss the original size, a whole number, by a little.
+    original_size = jnp.round(image_size / scale)
+    scales, limits = (jnp.tile(x, 2)[None] for x in (scale, original_size))
+    return detections._replace(boxes=jnp.minimum(detections.boxes / scales, limits))

@@ -90,7 +90,7 @@ def _check_coordinator(config: DistributedConfig) -> None:
     """Checks that process 0 can be reached: where it cannot, JAX aborts the process."""
     address = config.coordinator_address
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or int(port) >= 2**16:
         raise UserError(
             f"distributed.coordinator_address is {address}, expected HOST:PORT"
         )
@@ -101,7 +101,7 @@ def _check_coordinator(config: DistributedConfig) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
             return
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"distributed.coordinator_address {address}: no process 0 there "
@@ -304,10 +304,14 @@ def prime_preemption_sync(start_step: int) -> None:
 def watch_for_preemption() -> Iterator[Callable[[int], bool]]:
     """Yields a function that returns, after each step, whether to save and stop there.
 
-    With several processes JAX makes them agree on a step, whichever got SIGTERM.
+    With several processes JAX makes them agree on a step, whichever got SIGTERM. In a
+    thread other than the main one, where Python handles no signals, it never stops.
     """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point
+        return
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda step: False
         return
     received = threading.Event()
     previous = signal.signal(signal.SIGTERM, lambda *_: received.set())

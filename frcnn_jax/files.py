@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,24 @@ def replace_bytes(path: Path, content: bytes) -> None:
     with os_errors_as_user_errors(path):
         temporary.write_bytes(content)
         os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder to write into; it becomes `path` at once, when all is written.
+
+    Raises:
+      UserError: if `path` exists and is not an empty folder, or cannot be written.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path}: exists already, expected a new or empty folder")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}")
+    with (
+        os_errors_as_user_errors(path),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as parent,
+    ):
+        folder = Path(parent, path.name)
+        folder.mkdir()  # readable by others as usual, unlike the temporary one
+        yield folder
+        os.replace(folder, path)

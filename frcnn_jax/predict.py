@@ -20,12 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from frcnn_jax import distributed
 from frcnn_jax.config import Config
 from frcnn_jax.data import images
+from frcnn_jax.data.sources import files
 from frcnn_jax.detections import Detections
 from frcnn_jax.detector import Detector, check_options
 from frcnn_jax.errors import UserError
 from frcnn_jax.files import os_errors_as_user_errors, replace_text
-
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,9 +93,11 @@ def find_images(patterns: Sequence[str], outside: Path) -> list[Path]:
         paths = [Path(pattern)]
         if not paths[0].exists():  # a name may have brackets
             paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+        # A file is taken whatever it is called.
+        listed = [files.find_images(p) if p.is_dir() else [p] for p in paths]
         chosen = [
             path
-            for path in itertools.chain(*map(_images_in, paths))
+            for path in itertools.chain(*listed)
             if outside.resolve() not in path.resolve().parents
         ]
         if not chosen:
@@ -104,13 +105,6 @@ def find_images(patterns: Sequence[str], outside: Path) -> list[Path]:
             raise UserError(f"{missing} {pattern}")
         found |= dict.fromkeys(chosen)
     return list(found)
-
-
-def _images_in(path: Path) -> list[Path]:
-    """Lists the images in a folder; a file is taken as it is."""
-    if not path.is_dir():
-        return [path]
-    return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
 
 
 def _detect(

@@ -1,9 +1,12 @@
 """The run directory: whose config it holds, and who may continue its run."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from frcnn_jax import distributed
 from frcnn_jax.config import (
@@ -13,18 +16,21 @@ from frcnn_jax.config import (
     ResumeConfig,
 )
 from frcnn_jax.config.loading import config_from_dict, read_config, save_config
+from frcnn_jax.data.records import abbreviate
 from frcnn_jax.errors import UserError
 from frcnn_jax.files import os_errors_as_user_errors
 
-# Fields that change no bit of a run's result.
-_NOT_COMPARED = (
-    "work_dir",
-    "compilation_cache",
-    "log_hardest",
-    "max_to_keep",
+_LOCK = "run.lock"
+
+# Fields that may differ between the processes of a run.
+_OF_A_PROCESS = ("work_dir", "compilation_cache", "distributed", "data.num_workers")
+# Fields that change no bit of the parameters after a step, and may change on resume.
+_OF_A_START = (
+    *_OF_A_PROCESS,
+    *("num_steps", "num_epochs"),
+    *("log_every", "log_hardest", "checkpoint_every", "max_to_keep"),
+    "max_bad_steps",
     "resume",
-    "distributed",
-    "data.num_workers",
 )
 _COLORS = tuple(field.name for field in dataclasses.fields(Preprocessing))
 
@@ -35,10 +41,12 @@ def match_stored_config(config: Config) -> Config:
     Without a run there, it is the given config.
 
     Raises:
-      UserError: if that run has another config, which `resume.allow_changes` permits.
+      UserError: if that run has another config, which `resume.allow_changes` permits,
+        or the directory holds something else than a run.
     """
     path = Path(config.work_dir) / "config.json"
     if not path.exists():
+        _check_unused(config)
         return config
     stored_config = read_config(path)
     if config.model.channel_order is None:
@@ -46,7 +54,7 @@ def match_stored_config(config: Config) -> Config:
         model = dataclasses.replace(config.model, **colors)
         config = dataclasses.replace(config, model=model)
     changes = _differences(
-        dataclasses.asdict(stored_config), dataclasses.asdict(config)
+        dataclasses.asdict(stored_config), dataclasses.asdict(config), _OF_A_START
     )
     if changes and not config.resume.allow_changes:
         raise UserError(
@@ -57,20 +65,35 @@ def match_stored_config(config: Config) -> Config:
     return config
 
 
+@contextlib.contextmanager
+def locked(work_dir: Path) -> Iterator[None]:
+    """Creates a run directory, if it is new, and keeps other runs out of it.
+
+    Process 0 holds the lock. The system releases it when that process ends, killed or
+    not; the file stays.
+
+    Raises:
+      UserError: if another run holds it, or the directory cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        with distributed.raise_on_all_processes(), os_errors_as_user_errors(work_dir):
+            work_dir.mkdir(parents=True, exist_ok=True)
+            if distributed.is_main_process():
+                _lock(held.enter_context((work_dir / _LOCK).open("a")), work_dir)
+        yield
+
+
 def write_config(config: Config) -> None:
-    """Creates the run directory, if it is new, and stores the config there.
+    """Stores the config in its run directory.
 
     Raises:
       UserError: if it cannot be written.
     """
-    work_dir = Path(config.work_dir)
     config = dataclasses.replace(
         config, resume=ResumeConfig(), distributed=DistributedConfig()
     )
-    with os_errors_as_user_errors(work_dir):
-        work_dir.mkdir(parents=True, exist_ok=True)
     if distributed.is_main_process():
-        save_config(config, work_dir / "config.json")
+        save_config(config, Path(config.work_dir) / "config.json")
 
 
 def check_processes(config: Config) -> None:
@@ -83,7 +106,9 @@ def check_processes(config: Config) -> None:
         json.loads(distributed.broadcast_text(json.dumps(dataclasses.asdict(config)))),
         where="process 0",
     )
-    changes = _differences(dataclasses.asdict(first), dataclasses.asdict(config))
+    changes = _differences(
+        dataclasses.asdict(first), dataclasses.asdict(config), _OF_A_PROCESS
+    )
     differs = distributed.gather_flags(bool(changes))
     if differs.any():
         names = ", ".join(str(index) for index, other in enumerate(differs) if other)
@@ -94,15 +119,45 @@ def check_processes(config: Config) -> None:
         )
 
 
+def _check_unused(config: Config) -> None:
+    """Checks that a directory without a config has only what a killed start leaves."""
+    work_dir = Path(config.work_dir).absolute()
+    if not work_dir.is_dir():
+        return
+    # The cache of compiled programs may lie there, too.
+    cache = Path(config.compilation_cache or "/").expanduser().absolute()
+    known = {"config.json.tmp", _LOCK}
+    known |= {path.name for path in (cache, *cache.parents) if path.parent == work_dir}
+    with os_errors_as_user_errors(work_dir):
+        others = sorted({path.name for path in work_dir.iterdir()} - known)
+    if others:
+        raise UserError(
+            f"{config.work_dir} is not empty and holds no run ({abbreviate(others)}), "
+            "expected a new --work-dir or one of an earlier run"
+        )
+
+
+def _lock(file: IO[str], work_dir: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{work_dir}: another process trains there") from None
+    except OSError:
+        pass  # a file system without locks
+
+
 def _differences(
-    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+    old: dict[str, Any],
+    new: dict[str, Any],
+    ignored: Collection[str],
+    prefix: str = "",
 ) -> list[str]:
     changes = []
     for name, value in new.items():
-        if f"{prefix}{name}" in _NOT_COMPARED:
+        if f"{prefix}{name}" in ignored:
             continue
         if isinstance(value, dict):
-            changes += _differences(old[name], value, f"{prefix}{name}.")
+            changes += _differences(old[name], value, ignored, f"{prefix}{name}.")
         elif old[name] != value:
             changes.append(f"{prefix}{name}: {old[name]} there, {value} now")
     return changes

@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -33,7 +34,7 @@ def _jax_options(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real data sets; skips the test where it is absent."""
-    root = Path(os.environ.get("FRCNN_DATA", _DEFAULT_DATA)).resolve()
+    root = find_data(os.environ)
     if not root.is_dir():
         pytest.skip(f"no data at {root}; set FRCNN_DATA to the folder that has BCCD")
     return root
@@ -51,3 +52,8 @@ def compilations():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield seconds
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def find_data(environment: Mapping[str, str]) -> Path:
+    """Returns where the variable says that the data are; empty, it says nothing."""
+    return Path(environment.get("FRCNN_DATA") or _DEFAULT_DATA).resolve()

@@ -65,6 +65,11 @@ SHAPES = ["--config", f"{ROOT}/configs/shapes.py"]
         ("benchmark", "model"),
         ("benchmark /nowhere", "/nowhere"),
         ("benchmark /nowhere --repeats 0", "--repeats is 0"),
+        ("export", "source"),
+        ("export runs", "output"),
+        ("export none.safetensors exported", "none.safetensors"),
+        ("export none.safetensors exported --format pdf", "pdf"),
+        ("export none.safetensors exported --step first", "'first', expected a number"),
         ("import-weights", "source"),
         ("import-weights a.pth", "output"),
         ("import-weights a.pth b.pth", "b.pth"),
@@ -85,7 +90,8 @@ def test_mistake_of_the_frcnn_command_is_one_line_and_code_2(
 
 
 @pytest.mark.parametrize(
-    "command", ["evaluate", "predict", "benchmark", "import-weights", "export-weights"]
+    "command",
+    ["evaluate", "predict", "benchmark", "export", "import-weights", "export-weights"],
 )
 def test_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import jax.numpy as jnp
@@ -12,10 +13,14 @@ import safetensors.numpy
 from PIL import Image
 
 import frcnn_jax
+from frcnn_jax import ops
 from frcnn_jax.config import DetectionConfig, Resizing
+from frcnn_jax.config.detector_spec import make_spec
+from frcnn_jax.data import transforms
+from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detections import Detections
-from frcnn_jax.detector import Detector
+from frcnn_jax.detector import Detector, detect_in_original_pixels
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import evaluate
 from frcnn_jax.models.parameters import flatten, random_params
@@ -213,9 +218,44 @@ def test_boxes_are_in_pixels_of_an_image_of_any_size(detector, size, tmp_path):
     np.testing.assert_array_equal(found.yxyx, expected.boxes)
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert (found.yxyx >= 0.0).all()
-    assert (found.yxyx <= np.float32([*size, *size]) + 1e-3).all()
+    assert (found.yxyx <= np.float32([*size, *size])).all()
     # A box in pixels of the resized image would not reach this far, or too far.
     assert found.yxyx.max() > 0.5 * max(size)
+
+
+def test_no_box_reaches_beyond_the_original_image_by_a_rounding():
+    sizes = np.random.default_rng(0).integers(1, 5000, (4000, 2))
+    resized = [
+        transforms.resized_size(size, shorter_side=600, longer_side=1000)
+        for size in sizes.tolist()
+    ]
+    scales = (np.array(resized) / sizes).astype(np.float32)
+    resized = np.array(resized, np.float32)
+    boxes = np.stack([np.zeros_like(resized), resized], 1).reshape(-1, 1, 4)
+    found = ops.Detections(jnp.asarray(boxes), *[None] * 3)
+    model = SimpleNamespace(detect=lambda _: found)
+    outputs = SimpleNamespace(image_sizes=resized, scales=jnp.asarray(scales))
+
+    clipped = np.asarray(detect_in_original_pixels(model, outputs).boxes)[:, 0]
+    quotients = np.asarray(resized / scales)
+    assert (quotients > sizes).any()  # else this tests nothing
+    np.testing.assert_array_equal(clipped[:, :2], 0.0)
+    np.testing.assert_array_equal(clipped[:, 2:], np.minimum(quotients, sizes))
+
+
+def test_image_is_stretched_as_the_loader_stretches_it(params):
+    data = dataclasses.replace(
+        tiny.DATA, shapes_size=(40, 90), num_test_images=1, keep_aspect_ratio=False
+    )
+    source = open_source(data, "test")
+    detector = Detector(make_spec(tiny.MODEL, data, tiny.SPEC.class_names), params)
+    example = detector._prepare(source.read_image(0)).example
+    (expected,) = evaluation_batches(source, data, batch_size=1)
+    np.testing.assert_array_equal(example.image_sizes, [56, 64])
+    for name in ("images", "image_sizes", "scales"):
+        np.testing.assert_array_equal(
+            getattr(example, name), getattr(expected, name)[0]
+        )
 
 
 def test_missing_image_is_refused_with_its_path(detector, tmp_path):
@@ -365,13 +405,6 @@ def test_image_of_a_pixel_or_a_line_has_detections_inside_it(detector, size):
 def test_impossible_option_is_refused(detector, picture, options, message):
     with pytest.raises(UserError, match=message):
         detector(picture, **options)
-
-
-def test_image_that_fits_no_canvas_is_refused(params):
-    small = Resizing(shorter_side=56, longer_side=64, canvases=((32, 32),))
-    detector = Detector(dataclasses.replace(tiny.SPEC, resizing=small), params)
-    with pytest.raises(UserError, match=r"is 64x56 pixels .* but canvases is 32x32"):
-        detector(np.zeros((64, 56, 3), np.uint8))
 
 
 def test_missing_file_and_empty_folder_are_refused(tmp_path):

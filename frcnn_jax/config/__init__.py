@@ -1,6 +1,6 @@
 """What a run depends on: `schema` has the fields, `loading` reads and writes them."""
 
-from frcnn_jax.config.detector_spec import DetectorSpec, Resizing
+from frcnn_jax.config.detector_spec import DetectorSpec
 from frcnn_jax.config.preprocessing import PREPROCESSINGS, Preprocessing
 from frcnn_jax.config.schema import (
     AnchorTargetConfig,
@@ -13,6 +13,7 @@ from frcnn_jax.config.schema import (
     OptimizerConfig,
     ProposalConfig,
     ProposalTargetConfig,
+    Resizing,
     ResumeConfig,
 )
 

@@ -5,25 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from frcnn_jax.config.loading import dataclass_from_dict
-from frcnn_jax.config.schema import DataConfig, ModelConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Resizing:
-    """How an image is resized and padded; see the fields of `DataConfig`."""
-
-    shorter_side: int = DataConfig.shorter_side  # pixels
-    longer_side: int = DataConfig.longer_side  # pixels
-    canvases: tuple[tuple[int, int], ...] = DataConfig.canvases  # (height, width)
-
-    @classmethod
-    def from_config(cls, data: DataConfig) -> "Resizing":
-        """Takes the three fields of a data config."""
-        return cls(
-            shorter_side=data.shorter_side,
-            longer_side=data.longer_side,
-            canvases=data.canvases,
-        )
+from frcnn_jax.config.schema import DataConfig, ModelConfig, Resizing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +14,7 @@ class DetectorSpec:
 
     model: ModelConfig  # its colors are known; `pretrained` is empty
     class_names: tuple[str, ...]  # L names; empty if unknown
-    resizing: Resizing = Resizing()
+    resizing: Resizing = dataclasses.field(default_factory=Resizing)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested dicts for JSON."""

@@ -109,6 +109,8 @@ def dataclass_from_dict(cls: type[T], values: Mapping[str, Any], *, where: str) 
         return dacite.from_dict(cls, _to_tuples(values), dacite.Config(strict=True))
     except (dacite.DaciteError, UserError) as error:
         raise UserError(f"{where}: {error}") from None
+    except (TypeError, ValueError) as error:  # dacite's, for an object as a tuple
+        raise UserError(f"{where}: has a value of a wrong type ({error})") from None
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -132,7 +134,7 @@ def read_config(path: Path) -> Config:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from None
     return config_from_dict(values, where=str(path))
 

@@ -1,26 +1,23 @@
 """How pixels are normalized, as the published VGG16 weights expect it."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
+from frcnn_jax.config.ranges import Range, Section
 from frcnn_jax.errors import UserError
 
 Colors = tuple[float, float, float]
+PIXEL_MEANS = Range(-(10**6), 10**6)
+PIXEL_SCALES = Range(1e-3, 10**6)
 
 
 @dataclasses.dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(Section, path="model"):
     """`(pixels - pixel_mean) / pixel_std`, of pixels 0..255 in the given order."""
 
     channel_order: Literal["RGB", "BGR"]
-    pixel_mean: Colors
-    pixel_std: Colors
-
-    def __post_init__(self) -> None:
-        """Refuses values that no pixel could be normalized with."""
-        for value in (*self.pixel_mean, *self.pixel_std):
-            if not abs(value) < 1e9:  # NaN, too
-                raise UserError(f"pixel_mean or pixel_std has {value}")
+    pixel_mean: Annotated[Colors, PIXEL_MEANS]
+    pixel_std: Annotated[Colors, PIXEL_SCALES]
 
     def __str__(self) -> str:
         """Describes it in one line."""

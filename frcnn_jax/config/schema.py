@@ -4,255 +4,256 @@ The text behind each field is its `--help`. `loading` reads and stores configs.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from frcnn_jax.config.preprocessing import PREPROCESSINGS, Preprocessing
+from frcnn_jax.config.preprocessing import (
+    PIXEL_MEANS,
+    PIXEL_SCALES,
+    PREPROCESSINGS,
+    Colors,
+    Preprocessing,
+)
+from frcnn_jax.config.ranges import Range, Section
 from frcnn_jax.errors import UserError
 
+Canvases = tuple[tuple[int, int], ...]
+Deltas = tuple[float, float, float, float]
+Numbers = tuple[float, ...]
 
-def _check(condition: bool, name: str, value: Any, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{name} is {value}, expected {expected}")
-
-
-def _check_positive(section: str, config: Any, *fields: str) -> None:
-    """Checks numbers, or non-empty tuples of numbers, to be positive."""
-    for field in fields:
-        value = getattr(config, field)
-        values = value if isinstance(value, tuple) else (value,)
-        is_positive = all(_is_number(v) and v > 0 for v in values)
-        _check(
-            bool(values) and is_positive,
-            f"{section}.{field}",
-            value,
-            "positive numbers",
-        )
-
-
-def _check_fraction(
-    section: str, config: Any, *fields: str, open_interval: bool = False
-) -> None:
-    for field in fields:
-        value = getattr(config, field)
-        inside = _is_number(value) and 0 <= value <= 1
-        if open_interval:
-            inside = inside and 0 < value < 1
-        _check(inside, f"{section}.{field}", value, "a number between 0 and 1")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+COUNT = Range(1, 2**31 - 1)  # steps, which JAX counts in int32
+SIZE = Range(1, 10**6)  # slots of an array
+PIXELS = Range(16, 2**14)  # at least one cell of the feature map
+FRACTION = Range(0, 1)
+INNER_FRACTION = Range(0, 1, above_low=True, below_high=True)
+POSITIVE = Range(1e-9, 10**9)  # with its square, far from the limits of float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class Resizing(Section, path="resizing"):
+    """How an image is resized and padded."""
+
+    shorter_side: Annotated[int, PIXELS] = 600
+    """Images are resized to this shorter side, in pixels ..."""
+    longer_side: Annotated[int, PIXELS] = 1000
+    """... unless the longer side would exceed this."""
+    keep_aspect_ratio: bool = True
+    """If not, images are stretched: the two sides get these two lengths exactly."""
+    canvases: Annotated[Canvases, PIXELS] = ((608, 800), (608, 1008), (1008, 608))
+    """Sizes (height, width) that images are padded to, in pixels; each image takes
+    the smallest it fits into."""
+
+    @classmethod
+    def from_config(cls, data: "DataConfig") -> "Resizing":
+        """Takes these fields of a data config."""
+        fields = dataclasses.fields(Resizing)
+        return Resizing(**{field.name: getattr(data, field.name) for field in fields})
+
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        super().__post_init__()
+        shorter, longer = self.shorter_side, self.longer_side
+        self._check(
+            longer >= shorter, "longer_side", f"at least shorter_side, {shorter}"
+        )
+        are_pairs = all(isinstance(c, tuple) and len(c) == 2 for c in self.canvases)
+        self._check(are_pairs, "canvases", "pairs of numbers")
+        self._check(
+            any(min(c) >= shorter and max(c) >= longer for c in self.canvases),
+            "canvases",
+            f"room for images of {shorter} x {longer} pixels "
+            "(shorter_side x longer_side)",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(Resizing, path="data"):
     """Which images, and how they reach the device."""
 
-    source: Literal["voc", "tfds", "shapes"] = "voc"
-    """A VOC-format folder, a prepared TensorFlow Datasets builder, or drawn shapes."""
+    source: Literal["voc", "coco", "yolo", "csv", "tfds", "shapes"] = "voc"
+    """A folder in one of four formats (docs/custom-data.md), a prepared TensorFlow
+    Datasets builder, or drawn shapes."""
     root: str = ""
-    """The VOC-format folder, or the one that holds several; for TFDS the data directory
-    (empty: its default)."""
+    """The folder, or the one that holds several; for TFDS the data directory, its
+    default if empty."""
     name: str = "voc/2007"
     """TFDS builder name (source tfds only)."""
     train_split: str = "trainval"
-    """Split to train on; of several VOC folders VOC2007/trainval+VOC2012/trainval."""
+    """Split to train on. A slice, as in all[:80%], takes a part of it; + joins two, of
+    one folder or of several: VOC2007/trainval+VOC2012/trainval."""
     validation_split: str = ""
     """Split that every checkpoint is validated on; none if empty."""
     test_split: str = "test"
     """Split to evaluate on."""
+    split_seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    """Decides which images a slice has (folders only)."""
     class_names: tuple[str, ...] | None = None
-    """Class names in order; by default those found in the annotations, sorted."""
+    """Class names in order; by default those of the data set (voc, csv: sorted)."""
+    rename_classes: tuple[tuple[str, str], ...] = ()
+    """Pairs of a class of the data set and its new name; equal names make one class."""
+    drop_other_classes: bool = False
+    """Leave out objects whose class is not in class_names, instead of refusing them."""
+    min_object_size: Annotated[float, Range(0, 2**14)] = 0.0
+    """Objects whose shorter side is less, in pixels of the original image, count as
+    difficult."""
+    difficult_objects: Literal["ignore", "use", "drop"] = "ignore"
+    """What to do with difficult objects and crowds: neither train on nor count them,
+    use them as the others, or leave them out, so that finding one is a mistake."""
+    skip_empty_images: bool = False
+    """Leave out images without objects, or with difficult ones only."""
+    limit: Annotated[int | None, COUNT] = None
+    """Images to take of every split, the first ones; by default all."""
     skip_broken: bool = False
-    """Leave out images that cannot be decoded (every image is read once at start)."""
-    num_train_images: int = 2000
+    """Leave out images that cannot be decoded (every image is read once at start; a
+    drawn one is never broken)."""
+    num_train_images: Annotated[int, SIZE] = 2000
     """Images drawn for training (source shapes only)."""
-    num_test_images: int = 128
+    num_test_images: Annotated[int, SIZE] = 128
     """Images drawn for evaluation (source shapes only)."""
-    shapes_size: tuple[int, int] = (128, 128)
+    shapes_size: Annotated[tuple[int, int], PIXELS] = (128, 128)
     """Height and width of a drawn image, in pixels (source shapes only)."""
-    shorter_side: int = 600
-    """Images are resized to this shorter side, in pixels ..."""
-    longer_side: int = 1000
-    """... unless the longer side would exceed this."""
-    canvases: tuple[tuple[int, int], ...] = ((608, 800), (608, 1008), (1008, 608))
-    """Sizes (height, width) that images are padded to, in pixels; each image takes
-    the smallest it fits into."""
-    max_objects: int = 64
+    max_objects: Annotated[int, SIZE] = 64
     """Slots for objects per image; more in an image is an error."""
-    flip_probability: float = 0.5
+    flip_probability: Annotated[float, FRACTION] = 0.5
     """Probability of a horizontal flip in training."""
-    num_workers: int = 0
+    num_workers: Annotated[int, Range(0, 1024)] = 0
     """Processes that read and resize images; 0 reads in threads of this process."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses impossible values."""
-        _check_positive("data", self, "shorter_side", "longer_side", "max_objects")
-        _check_positive("data", self, "num_train_images", "num_test_images")
-        _check_fraction("data", self, "flip_probability")
-        _check(self.num_workers >= 0, "data.num_workers", self.num_workers, ">= 0")
-        _check(
-            self.longer_side >= self.shorter_side,
-            "data.longer_side",
-            self.longer_side,
-            f"at least data.shorter_side, {self.shorter_side}",
+        super().__post_init__()
+        self._check(
+            self.source != "shapes" or self.train_split != self.test_split,
+            "test_split",
+            "another split than data.train_split: shapes of one name are one data set",
         )
-        self._check_canvases()
+        self._check_classes()
 
-    def _check_canvases(self) -> None:
-        name, canvases = "data.canvases", self.canvases
-        are_pairs = all(
-            isinstance(canvas, tuple) and len(canvas) == 2 and min(canvas) > 0
-            for canvas in canvases
+    def _check_classes(self) -> None:
+        names = self.class_names
+        is_list = names is None or 0 < len(names) == len(set(names))
+        self._check(is_list, "class_names", "different names, at least one")
+        self._check(
+            names is not None or not self.drop_other_classes,
+            "class_names",
+            "names, as drop_other_classes is set",
         )
-        has_pairs = bool(canvases) and are_pairs
-        _check(has_pairs, name, canvases, "pairs of positive numbers")
-        _check(
-            any(
-                min(canvas) >= self.shorter_side and max(canvas) >= self.longer_side
-                for canvas in canvases
-            ),
-            name,
-            canvases,
-            f"room for images of {self.shorter_side} x {self.longer_side} pixels "
-            "(data.shorter_side x data.longer_side)",
+        pairs = self.rename_classes
+        are_pairs = all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
+        self._check(
+            are_pairs and len({old for old, _ in pairs}) == len(pairs),
+            "rename_classes",
+            "pairs of an old and a new name, one for each old name",
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProposalConfig:
+class ProposalConfig(Section, path="model.proposals"):
     """How the region proposal network's boxes are ranked and filtered."""
 
     rank_by: Literal["probability", "logit"] = "probability"
     """Rank by the softmax probability of an object or, as the notebook, its logit."""
-    pre_nms_train: int = 12000
+    pre_nms_train: Annotated[int, SIZE] = 12000
     """Best boxes that enter NMS in training."""
-    post_nms_train: int = 2000
+    post_nms_train: Annotated[int, SIZE] = 2000
     """Proposals that leave it in training."""
-    pre_nms_test: int = 6000
+    pre_nms_test: Annotated[int, SIZE] = 6000
     """Best boxes that enter NMS in detection."""
-    post_nms_test: int = 300
+    post_nms_test: Annotated[int, SIZE] = 300
     """Proposals that leave it in detection."""
-    iou_threshold: float = 0.7
+    iou_threshold: Annotated[float, INNER_FRACTION] = 0.7
     """NMS drops boxes that overlap a better one by more than this IoU."""
-    min_size: float = 16.0
+    min_size: Annotated[float, Range(0, 2**14)] = 16.0
     """Proposals with a shorter side are dropped, in pixels of the original image."""
 
-    def __post_init__(self):
-        """Refuses impossible values."""
-        _check_positive("model.proposals", self, "pre_nms_train", "post_nms_train")
-        _check_positive("model.proposals", self, "pre_nms_test", "post_nms_test")
-        _check_fraction("model.proposals", self, "iou_threshold", open_interval=True)
-        _check(
-            self.min_size >= 0.0, "model.proposals.min_size", self.min_size, "pixels"
-        )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AnchorTargetConfig:
+class AnchorTargetConfig(Section, path="model.anchor_targets"):
     """Which anchors the region proposal network learns from."""
 
-    num_samples: int = 256
+    num_samples: Annotated[int, SIZE] = 256
     """Anchors sampled per image."""
-    positive_fraction: float = 0.5
+    positive_fraction: Annotated[float, FRACTION] = 0.5
     """Largest share of positives among them."""
-    positive_iou: float = 0.7
+    positive_iou: Annotated[float, FRACTION] = 0.7
     """An anchor is positive from this IoU on."""
-    negative_iou: float = 0.3
+    negative_iou: Annotated[float, FRACTION] = 0.3
     """An anchor is negative below this IoU."""
-
-    def __post_init__(self):
-        """Refuses impossible values."""
-        name = "model.anchor_targets"
-        _check_positive(name, self, "num_samples")
-        _check_fraction(name, self, "positive_fraction", "positive_iou", "negative_iou")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProposalTargetConfig:
+class ProposalTargetConfig(Section, path="model.proposal_targets"):
     """Which proposals the RoI head learns from."""
 
-    num_samples: int = 128
+    num_samples: Annotated[int, SIZE] = 128
     """Proposals sampled per image."""
-    positive_fraction: float = 0.25
+    positive_fraction: Annotated[float, FRACTION] = 0.25
     """Largest share of objects among them."""
-    positive_iou: float = 0.5
+    positive_iou: Annotated[float, FRACTION] = 0.5
     """A proposal is an object from this IoU on."""
-    negative_iou_high: float = 0.5
+    negative_iou_high: Annotated[float, FRACTION] = 0.5
     """Background lies below this IoU ..."""
-    negative_iou_low: float = 0.0
+    negative_iou_low: Annotated[float, FRACTION] = 0.0
     """... and not below this one."""
     append_gt: bool = True
     """Whether the annotated boxes are proposals, too."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses impossible values."""
-        name = "model.proposal_targets"
-        _check_positive(name, self, "num_samples")
-        _check_fraction(name, self, "positive_fraction", "positive_iou")
-        _check_fraction(name, self, "negative_iou_high", "negative_iou_low")
+        super().__post_init__()
+        low, high = self.negative_iou_low, self.negative_iou_high
+        expected = f"at least negative_iou_low, {low}"
+        self._check(low <= high, "negative_iou_high", expected)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(Section, path="model.losses"):
     """How the four losses are scaled."""
 
     normalizer: Literal["positives", "samples"] = "samples"
     """What divides the localization losses: positives (notebook) or all samples."""
-    localization_weight: float = 1.0
+    localization_weight: Annotated[float, POSITIVE] = 1.0
     """Weight of the localization losses; 10 in the notebook."""
-    rpn_beta: float = 1.0 / 9.0
+    rpn_beta: Annotated[float, POSITIVE] = 1.0 / 9.0
     """Smooth L1 beta of the region proposal network (1 / sigma**2)."""
-    roi_beta: float = 1.0
+    roi_beta: Annotated[float, POSITIVE] = 1.0
     """Smooth L1 beta of the RoI head."""
-    delta_std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    delta_std: Annotated[Deltas, POSITIVE] = (0.1, 0.1, 0.2, 0.2)
     """The RoI head predicts its deltas divided by these."""
 
-    def __post_init__(self):
-        """Refuses impossible values."""
-        _check_positive("model.losses", self, "rpn_beta", "roi_beta")
-        _check_positive("model.losses", self, "localization_weight", "delta_std")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DetectionConfig:
+class DetectionConfig(Section, path="model.detection"):
     """What is reported as a detection."""
 
-    score_threshold: float = 0.05
+    score_threshold: Annotated[float, FRACTION] = 0.05
     """Detections score more than this."""
-    iou_threshold: float = 0.3
+    iou_threshold: Annotated[float, INNER_FRACTION] = 0.3
     """NMS within a class drops boxes that overlap by more than this IoU."""
-    max_detections: int = 100
+    max_detections: Annotated[int, SIZE] = 100
     """Detections per image at most."""
-
-    def __post_init__(self):
-        """Refuses impossible values."""
-        _check_fraction("model.detection", self, "score_threshold")
-        _check_fraction("model.detection", self, "iou_threshold", open_interval=True)
-        _check_positive("model.detection", self, "max_detections")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Section, path="model"):
     """Faster R-CNN: the network, its targets, losses and detections."""
 
-    width: float = 1.0
+    width: Annotated[float, Range(0.01, 16)] = 1.0
     """Multiplies the channels of VGG16."""
     backbone_init: Literal["he", "near_identity"] = "he"
     """Kernels VGG16 starts from; near_identity if it learns from scratch."""
-    frozen_blocks: int = 2
+    frozen_blocks: Annotated[int, Range(0, 5)] = 2
     """VGG16 blocks, from the first, that are not trained."""
-    rpn_channels: int = 512
+    rpn_channels: Annotated[int, Range(1, 2**16)] = 512
     """Channels of the region proposal network's 3 x 3 convolution."""
-    head_channels: int = 4096
+    head_channels: Annotated[int, Range(1, 2**16)] = 4096
     """Channels of fc6 and fc7."""
     activation: Literal["relu", "none"] = "relu"
     """After the RPN's 3 x 3 convolution, fc6 and fc7; the notebook has none."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(0, 1, below_high=True)] = 0.0
     """Dropout rate after fc6 and fc7 in training."""
-    anchor_scales: tuple[float, ...] = (8.0, 16.0, 32.0)
+    anchor_scales: Annotated[Numbers, Range(1 / 16, 2**10)] = (8.0, 16.0, 32.0)
     """Sides of the square anchors, in cells of 16 pixels."""
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_ratios: Annotated[Numbers, Range(0.01, 100)] = (0.5, 1.0, 2.0)
     """Heights of the anchors divided by their widths."""
     pooling: Literal["max", "align"] = "max"
     """RoI max pooling (Fast R-CNN) or RoIAlign (Mask R-CNN)."""
@@ -260,41 +261,32 @@ class ModelConfig:
     """How RoI max pooling turns pixels into cells; the notebook truncates."""
     channel_order: Literal["RGB", "BGR"] | None = None
     """Order of the colors; this and the next two default to model.pretrained's."""
-    pixel_mean: tuple[float, float, float] | None = None
+    pixel_mean: Annotated[Colors | None, PIXEL_MEANS] = None
     """Subtracted from the colors, in channel_order, 0..255."""
-    pixel_std: tuple[float, float, float] | None = None
+    pixel_std: Annotated[Colors | None, PIXEL_SCALES] = None
     """The colors are then divided by these."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in; parameters, losses, boxes and NMS are float32."""
     pretrained: str = ""
-    """Weights to start from, a file or hf://OWNER/NAME (docs/weights.md); or random."""
+    """Weights to start from: a file, hf://OWNER/NAME, https://... or a published
+    detector, e.g. chainercv:voc07 (docs/weights.md); random if empty."""
     proposals: ProposalConfig = ProposalConfig()
     anchor_targets: AnchorTargetConfig = AnchorTargetConfig()
     proposal_targets: ProposalTargetConfig = ProposalTargetConfig()
     losses: LossConfig = LossConfig()
     detection: DetectionConfig = DetectionConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses impossible values."""
-        _check_positive("model", self, "width", "rpn_channels", "head_channels")
-        _check_positive("model", self, "anchor_scales", "anchor_ratios")
+        super().__post_init__()
+        for name in ("anchor_scales", "anchor_ratios"):
+            self._check(len(getattr(self, name)) > 0, name, "at least one")
         colors = (self.channel_order, self.pixel_mean, self.pixel_std)
-        _check(
-            colors.count(None) in (0, 3),
-            "model.channel_order, pixel_mean, pixel_std",
-            colors,
-            "all three or none",
-        )
-        if self.pixel_std is not None:
-            _check_positive("model", self, "pixel_std")
-        _check_fraction("model", self, "dropout")
-        _check(self.dropout < 1.0, "model.dropout", self.dropout, "less than 1")
-        _check(
-            0 <= self.frozen_blocks <= 5,
-            "model.frozen_blocks",
-            self.frozen_blocks,
-            "0 to 5",
-        )
+        if colors.count(None) not in (0, 3):
+            raise UserError(
+                f"model.channel_order, pixel_mean, pixel_std is {colors}, expected "
+                "all three or none"
+            )
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -306,61 +298,45 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Section, path="optimizer"):
     """Stochastic gradient descent with momentum, or Adam, and its schedule."""
 
     name: Literal["sgd", "adam"] = "sgd"
     """SGD with momentum as in the recipe, or Adam for training from scratch."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
     """Step size before any drop."""
-    rate_batch_size: int | None = None
+    rate_batch_size: Annotated[int | None, SIZE] = None
     """Batch size that learning_rate is meant for: it is scaled linearly to batch_size;
     by default it is taken as it is."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Range(0, 1, below_high=True)] = 0.9
     """Momentum (sgd only)."""
-    weight_decay: float = 5e-4
+    weight_decay: Annotated[float, Range(0, 10**3)] = 5e-4
     """L2 penalty on kernels; biases have none."""
-    bias_rate_factor: float = 2.0
+    bias_rate_factor: Annotated[float, POSITIVE] = 2.0
     """The biases' learning rate divided by that of the kernels."""
-    boundaries: tuple[int | float, ...] = ()
+    boundaries: Annotated[tuple[int | float, ...], POSITIVE] = ()
     """When the learning rate drops, in boundary_unit."""
     boundary_unit: Literal["steps", "epochs"] = "steps"
     """What boundaries count."""
-    decay_factor: float = 0.1
+    decay_factor: Annotated[float, Range(1e-9, 1)] = 0.1
     """What each drop multiplies the learning rate by."""
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Steps over which the learning rate rises from 0, linearly."""
-    clip_norm: float | None = None
+    clip_norm: Annotated[float | None, POSITIVE] = None
     """Largest norm of the gradient of all parameters; unlimited by default."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[float | None, INNER_FRACTION] = None
     """Evaluate with a moving average of the parameters, of which a step keeps this
     share; by default with the parameters themselves."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses impossible values."""
-        _check_positive("optimizer", self, "learning_rate", "bias_rate_factor")
-        _check_positive("optimizer", self, "decay_factor")
-        _check_fraction("optimizer", self, "momentum")
-        decay = self.weight_decay
-        _check(decay >= 0.0, "optimizer.weight_decay", decay, "a number >= 0")
-        warmup = self.warmup_steps
-        _check(warmup >= 0, "optimizer.warmup_steps", warmup, "a number >= 0")
-        _check(
-            list(self.boundaries) == sorted(set(self.boundaries)),
-            "optimizer.boundaries",
-            self.boundaries,
-            f"rising {self.boundary_unit}",
-        )
-        if self.rate_batch_size is not None:
-            _check_positive("optimizer", self, "rate_batch_size")
-        if self.clip_norm is not None:
-            _check_positive("optimizer", self, "clip_norm")
-        if self.ema_decay is not None:
-            _check_fraction("optimizer", self, "ema_decay", open_interval=True)
+        super().__post_init__()
+        is_rising = list(self.boundaries) == sorted(set(self.boundaries))
+        self._check(is_rising, "boundaries", f"rising {self.boundary_unit}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ResumeConfig:
+class ResumeConfig(Section, path="resume"):
     """How a run directory's run is continued. Not stored there."""
 
     allow_changes: bool = False
@@ -368,46 +344,53 @@ class ResumeConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistributedConfig:
+class DistributedConfig(Section, path="distributed"):
     """Several processes train together, each on its own devices. Not stored."""
 
     coordinator_address: str = ""
     """HOST:PORT of process 0; JAX_COORDINATOR_ADDRESS by default."""
-    num_processes: int | None = None
+    num_processes: Annotated[int | None, Range(1, 2**16)] = None
     """Processes in all; JAX_NUM_PROCESSES by default."""
-    process_id: int | None = None
+    process_id: Annotated[int | None, Range(0, 2**16 - 1)] = None
     """Number of this process, from 0; JAX_PROCESS_ID by default."""
     cluster: bool = False
     """Take the three from Slurm, Open MPI, Kubernetes or a TPU pod instead."""
 
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        super().__post_init__()
+        count, number = self.num_processes, self.process_id
+        is_one = count is None or number is None or number < count
+        self._check(is_one, "process_id", f"below num_processes, {count}")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Section, path=""):
     """Everything a run depends on."""
 
     work_dir: str = "runs/frcnn"
     """Run directory: config, metrics, checkpoints, evaluation and pictures."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Seed of the weights, the order of images, flips, samples and dropout."""
-    num_steps: int = 70_000
+    num_steps: Annotated[int, COUNT] = 70_000
     """Updates in all."""
-    num_epochs: int | float | None = None
+    num_epochs: Annotated[int | float | None, POSITIVE] = None
     """Passes over the training images in all; if given, instead of num_steps."""
-    batch_size: int = 1
+    batch_size: Annotated[int, SIZE] = 1
     """Images per update, of all devices together."""
-    micro_batches: int = 1
+    micro_batches: Annotated[int, SIZE] = 1
     """Parts that a batch is computed in, one after the other, to save memory; the
     update stays that of the whole batch."""
-    log_every: int = 20
+    log_every: Annotated[int, COUNT] = 20
     """Steps between rows of metrics.jsonl."""
     log_hardest: bool = False
     """Write the ten images of largest loss of every epoch to hardest_images.jsonl."""
-    checkpoint_every: int = 1000
+    checkpoint_every: Annotated[int, COUNT] = 1000
     """Steps between checkpoints; one is always written at the end. Each is validated if
     data.validation_split is given."""
-    max_to_keep: int = 2
+    max_to_keep: Annotated[int, COUNT] = 2
     """Checkpoints kept: the latest ones, and the best one of those validated."""
-    max_bad_steps: int = 10
+    max_bad_steps: Annotated[int, COUNT] = 10
     """Skipped updates, of a loss or gradient not finite, that end the run."""
     compilation_cache: str = "~/.cache/frcnn_jax"
     """Folder of compiled programs, for a quick second start; none if empty. JAX's own
@@ -418,20 +401,12 @@ class Config:
     resume: ResumeConfig = ResumeConfig()
     distributed: DistributedConfig = DistributedConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses impossible values."""
-        positive = ("num_steps", "batch_size", "micro_batches", "log_every")
-        for name in (*positive, "checkpoint_every", "max_to_keep", "max_bad_steps"):
-            value = getattr(self, name)
-            _check(value > 0, name, value, "a positive number")
-        if self.num_epochs is not None:
-            _check(self.num_epochs > 0, "num_epochs", self.num_epochs, "positive")
-        _check(
-            self.batch_size % self.micro_batches == 0,
-            "batch_size",
-            self.batch_size,
-            f"a multiple of micro_batches, {self.micro_batches}",
-        )
+        super().__post_init__()
+        parts = self.micro_batches
+        expected = f"a multiple of micro_batches, {parts}"
+        self._check(self.batch_size % parts == 0, "batch_size", expected)
 
     def in_steps(self, steps_per_epoch: int) -> "Config":
         """Counts what is given in epochs in steps, of which an epoch has that many."""
@@ -440,7 +415,7 @@ class Config:
             optimizer = dataclasses.replace(
                 optimizer,
                 boundaries=tuple(
-                    round(e * steps_per_epoch) for e in optimizer.boundaries
+                    max(1, round(e * steps_per_epoch)) for e in optimizer.boundaries
                 ),
                 boundary_unit="steps",
             )

@@ -12,7 +12,7 @@ from collections.abc import Generator
 import grain
 import numpy as np
 
-from frcnn_jax.config import DataConfig, Resizing
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
 from frcnn_jax.data.prefetching import read_ahead
 from frcnn_jax.data.records import Batch, Source, check_max_objects
@@ -132,10 +132,9 @@ def choose_canvases(source: Source, config: DataConfig) -> np.ndarray:
     if not source.annotations:
         raise UserError("the data set has no images")
     check_max_objects(source.annotations, config.max_objects)
-    resizing = Resizing.from_config(config)
     return np.array(
         [
-            transforms.choose_canvas_for(each.image_size, resizing, each.image_id)
+            transforms.choose_canvas_for(each.image_size, config, each.image_id)
             for each in source.annotations
         ]
     )
@@ -176,6 +175,7 @@ class _BatchReader:
             boxes,
             shorter_side=config.shorter_side,
             longer_side=config.longer_side,
+            keep_aspect_ratio=config.keep_aspect_ratio,
         )
         if flip:
             image, boxes = transforms.flip_horizontally(image, boxes)

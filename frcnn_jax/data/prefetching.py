@@ -1,17 +1,25 @@
 """Reads batches ahead, in threads or in worker processes, through grain."""
 
+import atexit
+import gc
 import signal
+import time
+import weakref
 from collections.abc import Generator
 
 import grain
 import numpy as np
 from absl import flags
+from grain.multiprocessing import SharedMemoryArray
 
 from frcnn_jax.data.records import Batch
 from frcnn_jax.errors import UserError
 
 # Per process, and counted in batches: grain's default would buffer 500 of them.
 _NUM_THREADS = 4
+
+# Iterators with workers that still exist.
+_open_iterators: weakref.WeakSet[Generator[Batch]] = weakref.WeakSet()
 
 
 def read_ahead(batches: grain.MapDataset, num_workers: int) -> Generator[Batch]:
@@ -31,11 +39,12 @@ def read_ahead(batches: grain.MapDataset, num_workers: int) -> Generator[Batch]:
         # Grain's worker processes ask for absl's flags, which only absl.app parses.
         flags.FLAGS.mark_as_parsed()
     read_options = grain.ReadOptions(_NUM_THREADS, _NUM_THREADS)
-    workers = grain.multiprocessing.MultiprocessingOptions(num_workers=num_workers)
     dataset = batches.to_iter_dataset(read_options)
-    if num_workers:
-        dataset = dataset.mp_prefetch(workers, _outlive_sigterm)
-    return _iterate(dataset.map(_copy) if num_workers else dataset)
+    if not num_workers:
+        return _iterate(dataset)
+    workers = grain.multiprocessing.MultiprocessingOptions(num_workers=num_workers)
+    dataset = dataset.mp_prefetch(workers, _outlive_sigterm).map(_copy)
+    return _close_at_exit(_iterate(dataset))
 
 
 def _outlive_sigterm(worker_index: int, num_workers: int) -> None:
@@ -62,3 +71,22 @@ def _iterate(dataset: grain.IterDataset) -> Generator[Batch]:
 def _copy(batch: Batch) -> Batch:
     """Copies a worker's batch out of shared memory, which this frees."""
     return Batch(*map(np.array, batch))
+
+
+def _close_at_exit(iterator: Generator[Batch]) -> Generator[Batch]:
+    """Makes Python close an iterator before it exits, if nobody has."""
+    # Grain frees memory in a thread that an exit stops: let one array wait for it at a
+    # time, not 50.
+    SharedMemoryArray.enable_async_del(max_outstanding_requests=1)
+    _open_iterators.add(iterator)
+    atexit.unregister(_free_shared_memory)
+    atexit.register(_free_shared_memory)
+    return iterator
+
+
+def _free_shared_memory() -> None:
+    """Frees all shared memory: Python would report what is left as leaked."""
+    for iterator in list(_open_iterators):
+        iterator.close()
+    gc.collect()  # An iterator at its end is part of a cycle with its last batches.
+    time.sleep(0.1)  # For the thread that frees.

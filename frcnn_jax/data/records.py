@@ -164,10 +164,10 @@ def fingerprint(source: Source) -> str:
 def drop_bad_boxes(
     annotations: Sequence[Annotation], *, empty_side: float = 0.0
 ) -> list[Annotation]:
-    """Drops boxes that have no area or lie outside their image, and says so once.
+    """Clips boxes to their image and drops those without area; warns of either once.
 
-    A box may reach outside by one pixel, as those of 0-based writers do; it is
-    clipped to the image. The images themselves stay, even without any box left.
+    A box that reaches outside by one pixel, as those of 0-based writers do, is clipped
+    without a warning. The images themselves stay, even without any box left.
 
     Args:
       annotations: the ground truth of each image.
@@ -176,43 +176,47 @@ def drop_bad_boxes(
     Returns:
       The same images in the same order, with good boxes only.
     """
-    kept, bad_ids = [], []
+    kept, clipped_ids, dropped_ids = [], [], []
     for annotation in annotations:
-        good, clipped = _check_boxes(annotation, empty_side)
-        bad_ids += [annotation.image_id] * int((~good).sum())
+        clipped, is_outside, has_area = _clip_boxes(annotation, empty_side)
+        clipped_ids += [annotation.image_id] * int((is_outside & has_area).sum())
+        dropped_ids += [annotation.image_id] * int((~has_area).sum())
         kept.append(
             dataclasses.replace(
                 annotation,
-                boxes=clipped[good],
-                labels=annotation.labels[good],
-                difficult=annotation.difficult[good],
+                boxes=clipped[has_area],
+                labels=annotation.labels[has_area],
+                difficult=annotation.difficult[has_area],
             )
         )
-    if bad_ids:
-        _logger.warning(
-            "dropped boxes without area or outside their image: %d, in %s",
-            len(bad_ids),
-            abbreviate(list(dict.fromkeys(bad_ids))),
-        )
+    _warn_of_boxes("clipped boxes that reach outside their image", clipped_ids)
+    _warn_of_boxes("dropped boxes without area or outside their image", dropped_ids)
     return kept
 
 
-def _check_boxes(
+def _clip_boxes(
     annotation: Annotation, empty_side: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which boxes are good, [N] bool, and all of them clipped, [N, 4]."""
-    boxes = annotation.boxes
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns clipped boxes, [N, 4], and which were outside or have an area, [N]."""
+    # A box that is not finite has no area.
+    is_finite = np.isfinite(annotation.boxes).all(axis=1, keepdims=True)
+    boxes = np.where(is_finite, annotation.boxes, 0.0)
     limit = np.array(annotation.image_size * 2, np.float32)  # (h, w, h, w)
     clipped = np.clip(boxes, 0.0, limit)
-    # Comparisons with NaN are False, so a NaN box is bad, too. A sliver beyond the
-    # edge has an area before the clipping only.
-    good = (
-        (boxes[:, 2:] - boxes[:, :2] > empty_side).all(axis=1)
-        & (boxes >= -1.0).all(axis=1)
-        & (boxes <= limit + 1.0).all(axis=1)
-        & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    # A sliver beyond the edge has an area before the clipping only.
+    has_area = np.all(
+        (boxes[:, 2:] - boxes[:, :2] > empty_side) & (clipped[:, 2:] > clipped[:, :2]),
+        axis=1,
     )
-    return good, clipped
+    is_outside = np.any((boxes < -1.0) | (boxes > limit + 1.0), axis=1)
+    return clipped, is_outside, has_area
+
+
+def _warn_of_boxes(what: str, image_ids: Sequence[str]) -> None:
+    """Warns of boxes, given the image of each."""
+    if image_ids:
+        names = abbreviate(list(dict.fromkeys(image_ids)))
+        _logger.warning("%s: %d, in %s", what, len(image_ids), names)
 
 
 def abbreviate(names: Sequence[str]) -> str:

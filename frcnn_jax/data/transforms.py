@@ -15,7 +15,11 @@ from frcnn_jax.errors import UserError
 
 
 def resized_size(
-    image_size: tuple[int, int], *, shorter_side: int, longer_side: int
+    image_size: tuple[int, int],
+    *,
+    shorter_side: int,
+    longer_side: int,
+    keep_aspect_ratio: bool = True,
 ) -> tuple[int, int]:
     """Computes the size of an image after `resize`.
 
@@ -24,6 +28,7 @@ def resized_size(
       shorter_side: the wanted length of the shorter side, in pixels.
       longer_side: the greatest length of the longer side; an image that would exceed
         it becomes smaller than `shorter_side` asks for.
+      keep_aspect_ratio: if False, both lengths are taken exactly.
 
     Returns:
       (height, width), whole pixels.
@@ -33,17 +38,28 @@ def resized_size(
       (600, 800)
       >>> resized_size((200, 500), shorter_side=600, longer_side=1000)
       (400, 1000)
+      >>> resized_size(
+      ...     (500, 375), shorter_side=600, longer_side=800, keep_aspect_ratio=False)
+      (800, 600)
 
     References:
       rbgirshick/py-faster-rcnn: lib/utils/blob.py, `prep_im_for_blob`.
     """
+    if not keep_aspect_ratio:
+        is_wide = image_size[0] <= image_size[1]
+        return (shorter_side, longer_side) if is_wide else (longer_side, shorter_side)
     scale = min(shorter_side / min(image_size), longer_side / max(image_size))
     height, width = (max(round(side * scale), 1) for side in image_size)
     return height, width
 
 
 def resize(
-    image: np.ndarray, boxes: np.ndarray, *, shorter_side: int, longer_side: int
+    image: np.ndarray,
+    boxes: np.ndarray,
+    *,
+    shorter_side: int,
+    longer_side: int,
+    keep_aspect_ratio: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Resizes an image and its boxes (bilinear, antialiased when it shrinks).
 
@@ -52,15 +68,19 @@ def resize(
       boxes: [N, 4] boxes, pixels of `image`.
       shorter_side: the wanted length of the shorter side, in pixels.
       longer_side: the greatest length of the longer side, in pixels.
+      keep_aspect_ratio: if False, both lengths are taken exactly.
 
     Returns:
       The image [H', W', 3] of `resized_size`, the boxes [N, 4] in its pixels, and the
-      scale [2] float32 in (y, x): the real ratios H'/H and W'/W, which differ by the
-      rounding to whole pixels.
+      scale [2] float32 in (y, x): the real ratios H'/H and W'/W, which differ at least
+      by the rounding to whole pixels.
     """
     image_size = image.shape[:2]
     new_size = resized_size(
-        image_size, shorter_side=shorter_side, longer_side=longer_side
+        image_size,
+        shorter_side=shorter_side,
+        longer_side=longer_side,
+        keep_aspect_ratio=keep_aspect_ratio,
     )
     resized = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BILINEAR)
     scale = (np.array(new_size) / np.array(image_size)).astype(np.float32)
@@ -126,6 +146,7 @@ def choose_canvas_for(
         image_size,
         shorter_side=resizing.shorter_side,
         longer_side=resizing.longer_side,
+        keep_aspect_ratio=resizing.keep_aspect_ratio,
     )
     index = choose_canvas(size, resizing.canvases)
     if index is None:

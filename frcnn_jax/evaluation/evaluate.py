@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jax
 import numpy as np
@@ -44,7 +45,7 @@ from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params, abstract_detector, parameter_shapes
 from frcnn_jax.models.vgg16 import STRIDE
 from frcnn_jax.visualization.detections import draw_detections
-from frcnn_jax.weights.checkpoints import BEST_METRIC
+from frcnn_jax.weights.checkpoints import BEST_METRIC, find_step, list_steps
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights, resolve_preprocessing
 from frcnn_jax.weights.report import describe
@@ -90,6 +91,7 @@ def evaluate_run(
     distributed.start_processes(config.distributed)
     distributed.enable_compilation_cache(config.compilation_cache)
     source = open_source(config.data, split or config.data.test_split)
+    step = find_step(work_dir, step)
     detector = Detector.load(work_dir, step)
     check_preprocessing(
         detector.source,
@@ -98,7 +100,7 @@ def evaluate_run(
         f"{work_dir}/config.json",
     )
     _check_classes(detector.source, detector.class_names, source)
-    return evaluate(detector, source, config, work_dir)
+    return evaluate(detector, source, config, work_dir, split=split, step=step)
 
 
 def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, Any]:
@@ -119,46 +121,73 @@ def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, A
     distributed.enable_compilation_cache(config.compilation_cache)
     # No process may write before every process knows that it can go on.
     with distributed.raise_on_all_processes():
+        config = run_dir.match_stored_config(config)
         source = open_source(config.data, split or config.data.test_split)
         if not config.model.pretrained:
             raise UserError("model.pretrained is empty, expected a detector's weights")
-        config = run_dir.match_stored_config(config)
         weights = read_weights(config.model.pretrained)
         model = resolve_preprocessing(config.model, weights)
         config = dataclasses.replace(config, model=model)
         detector = _detector_for(weights, config, source)
-    run_dir.write_config(config)
-    return evaluate(detector, source, config, Path(config.work_dir))
+    work_dir = Path(config.work_dir)
+    with run_dir.locked(work_dir):
+        run_dir.write_config(config)
+        return evaluate(detector, source, config, work_dir, split=split)
 
 
 def evaluate(
-    detector: Detector, source: Source, config: Config, work_dir: Path
+    detector: Detector,
+    source: Source,
+    config: Config,
+    work_dir: Path,
+    *,
+    split: str | None = None,
+    step: int | None = None,
 ) -> dict[str, Any]:
     """Evaluates a detector; writes its figures and pictures, and prints a table.
 
     `evaluation.npz` holds what was found, from which `frcnn report` goes on.
+
+    Only the test split at the run's last checkpoint has these names. Those of another
+    split or step say which: `evaluation-train-step60.json`, `pictures-train-step60/`.
 
     Args:
       detector: what to evaluate.
       source: the images.
       config: how they are read, and how many at once.
       work_dir: where to write.
+      split: name of the images' split; the test split when absent.
+      step: of the detector's checkpoint; None if it is of no run.
 
     Returns:
-      What `evaluation.json` holds; see `report.to_json`.
+      What `evaluation.json` holds: what was evaluated, and the figures; see
+      `report.to_json`.
 
     Raises:
       UserError: if an image cannot be read, or a file not be written.
     """
+    split = split or config.data.test_split
     evaluated = _detect(detector, source, config)
-    evaluation = report.to_json(evaluated)
+    evaluation = {
+        "split": split,
+        "num_images": len(evaluated.detections),
+        "step": step,
+        "detector": detector.source if step is None else f"checkpoints/{step}",
+        "detection": dataclasses.asdict(detector.spec.model.detection),
+        **report.to_json(evaluated),
+        "fingerprints": {
+            "detector": detector.to_weights().fingerprint,
+            "data": fingerprint(source),
+        },
+    }
     if distributed.is_main_process():
-        path = work_dir / "evaluation.json"
+        suffix = _suffix(split, step, config, work_dir)
+        path = work_dir / f"evaluation{suffix}.json"
         evaluated_split.save(evaluated, path.with_suffix(".npz"))
         replace_text(path, json.dumps(evaluation, indent=2) + "\n")
-        with os_errors_as_user_errors(work_dir / "pictures"):
-            _draw_pictures(evaluated.detections, source, work_dir / "pictures")
+        _draw_pictures(evaluated.detections, source, work_dir / f"pictures{suffix}")
         report.print_table(evaluation)
+        _logger.info("wrote %s", path)
     distributed.wait_for_all_processes("evaluated")  # drawing may take a while
     return evaluation
 
@@ -181,10 +210,7 @@ def _detect(detector: Detector, source: Source, config: Config) -> EvaluatedSpli
         anchor_iou=anchor_iou,
         scale_iou=scale_iou,
         environment=describe_environment()
-        | {
-            "seconds": round(time.perf_counter() - began, 1),
-            "data_fingerprint": fingerprint(source),
-        },
+        | {"seconds": round(time.perf_counter() - began, 1)},
     )
 
 
@@ -230,7 +256,7 @@ def make_validate(
       mesh: the devices.
     """
     step = _make_validation_step(graphdef, mesh)
-    key = distributed.replicate(jax.random.key(config.seed), mesh)
+    key = distributed.replicate(jax.random.key(config.seed, impl="threefry2x32"), mesh)
 
     def validate(params: Params) -> Validation:
         results = _run_over_split(step, (params, key), source, config, mesh)
@@ -297,6 +323,15 @@ def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
     return distributed.jit_per_image(losses_and_detections, mesh)
 
 
+def _suffix(split: str, step: int | None, config: Config, work_dir: Path) -> str:
+    """Names what is not the test split at the last checkpoint."""
+    suffix = "" if split == config.data.test_split else f"-{quote(split, safe='+')}"
+    steps = list_steps(work_dir / "checkpoints")
+    if not steps or step == steps[-1]:
+        return suffix
+    return suffix + ("-pretrained" if step is None else f"-step{step}")
+
+
 def _run_over_split(
     step: Callable, shared: Any, source: Source, config: Config, mesh: Mesh
 ) -> list[Any]:
@@ -329,6 +364,8 @@ def _detector_for(weights: Weights, config: Config, source: Source) -> Detector:
     """Builds the detector of a config from weights that must be whole."""
     spec = make_spec(config.model, config.data, source.class_names)
     detector = Detector.from_weights(dataclasses.replace(weights, spec=spec))
+    name = f"{weights.source}, SHA-256 {weights.sha256}"
+    detector = dataclasses.replace(detector, source=name)
     if weights.layout == OWN_FORMAT and weights.spec is not None:
         _check_classes(weights.source, weights.spec.class_names, source)
     shapes = parameter_shapes(detector.params)
@@ -369,13 +406,14 @@ def _show(
 def _draw_pictures(
     detections: Sequence[ImageDetections], source: Source, folder: Path
 ) -> None:
-    folder.mkdir(exist_ok=True)
-    for index, found in enumerate(detections[:NUM_PICTURES]):
-        annotation = source.annotations[index]
-        picture = draw_detections(
-            source.read_image(index),
-            detections=found,
-            ground_truth=annotation,
-            class_names=source.class_names,
-        )
-        picture.save(folder / f"{Path(annotation.image_id).name}.png")
+    with os_errors_as_user_errors(folder):
+        folder.mkdir(exist_ok=True)
+        for index, found in enumerate(detections[:NUM_PICTURES]):
+            annotation = source.annotations[index]
+            picture = draw_detections(
+                source.read_image(index),
+                detections=found,
+                ground_truth=annotation,
+                class_names=source.class_names,
+            )
+            picture.save(folder / f"{Path(annotation.image_id).name}.png")

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Key
 from frcnn_jax.models.faster_rcnn import FasterRCNN
 from frcnn_jax.models.layers import downsample, inside_mask, zero_outside
 from frcnn_jax.models.vgg16 import BLOCKS, CONVOLUTIONS, VGG16
+from frcnn_jax.ops.sampling import split_key
 
 _logger = logging.getLogger(__name__)
 
@@ -53,10 +54,12 @@ def fit_to_partial(
         CONVOLUTIONS[len(known)],
         CONVOLUTIONS[-1],
     )
-    for layer_key, name in zip(jax.random.split(key), ("fc6", "fc7"), strict=True):
+    for layer_key, name in zip(split_key(key, 2), ("fc6", "fc7"), strict=True):
         if f"head.{name}.kernel" not in arrays:
             kernel = getattr(detector.head, name).kernel
-            kernel[...] = 0.01 * jax.random.normal(layer_key, kernel.shape)
+            with jax.threefry_partitionable(True):  # JAX's default, whatever the user's
+                normal = jax.random.normal(layer_key, kernel.shape, jnp.float32)
+            kernel[...] = 0.01 * normal
     backbone = detector.backbone
     x, sizes = images, image_sizes
     for index, block in enumerate(BLOCKS):

@@ -20,6 +20,7 @@ from frcnn_jax.models.layers import inside_mask, zero_outside
 from frcnn_jax.models.roi_head import RoIHead
 from frcnn_jax.models.rpn import RPN
 from frcnn_jax.models.vgg16 import STRIDE, VGG16, near_identity
+from frcnn_jax.ops.sampling import split_key
 
 POOLED_SIZE = (7, 7)
 
@@ -174,7 +175,7 @@ class FasterRCNN(nnx.Module):
           `ops.Detections` with arrays of [B, D, ...], boxes in pixels of the resized
           image.
         """
-        return jax.vmap(self._image_detections)(outputs)
+        return jax.vmap(self.image_detections)(outputs)
 
     def propose(self, outputs: DenseOutputs) -> ops.Proposals:
         """Proposes the boxes that `detect` goes on from, the best first.
@@ -208,7 +209,7 @@ class FasterRCNN(nnx.Module):
         Returns:
           Everything that the losses are computed from.
         """
-        anchor_key, roi_key, dropout_key = jax.random.split(key, 3)
+        anchor_key, roi_key, dropout_key = split_key(key, 3)
         options = self.config.proposals
         anchors = self._anchors(outputs)
         # Stage 1: the region proposal network learns from sampled anchors.
@@ -273,20 +274,25 @@ class FasterRCNN(nnx.Module):
             stages.proposal_targets.mask,
         )
         return Losses(*rpn_losses, *roi_losses), SamplingStats(
-            num_positive_anchors=(anchor_labels > 0).sum(),
-            num_negative_anchors=(anchor_labels == 0).sum(),
-            num_positive_rois=(roi_labels > 0).sum(),
-            num_negative_rois=(roi_mask & (roi_labels == 0)).sum(),
+            num_positive_anchors=_count(anchor_labels > 0),
+            num_negative_anchors=_count(anchor_labels == 0),
+            num_positive_rois=_count(roi_labels > 0),
+            num_negative_rois=_count(roi_mask & (roi_labels == 0)),
             proposal_recall=_recall(stages.proposals, gt_boxes, gt_mask),
         )
 
-    def _image_detections(self, outputs: DenseOutputs) -> ops.Detections:
-        """Finds the objects of one image."""
+    def image_detections(self, outputs: DenseOutputs) -> ops.Detections:
+        """Finds the objects of one image; boxes in pixels of the resized image.
+
+        Args:
+          outputs: of one image, without the batch axis.
+        """
         proposals = self._image_proposals(outputs)
         roi_logits, roi_deltas = self.head(self._pool(outputs, proposals.boxes))
         return ops.select_detections(
             jax.nn.softmax(roi_logits),
-            roi_deltas * jnp.asarray(self.config.losses.delta_std)[None, None],
+            roi_deltas
+            * jnp.asarray(self.config.losses.delta_std, jnp.float32)[None, None],
             proposals.boxes,
             proposals.mask,
             outputs.image_sizes,
@@ -316,8 +322,8 @@ class FasterRCNN(nnx.Module):
         x = images.astype(jnp.float32)
         if options.channel_order == "BGR":
             x = x[..., ::-1]
-        mean = jnp.asarray(options.pixel_mean)[None, None, None]
-        std = jnp.asarray(options.pixel_std)[None, None, None]
+        mean = jnp.asarray(options.pixel_mean, jnp.float32)[None, None, None]
+        std = jnp.asarray(options.pixel_std, jnp.float32)[None, None, None]
         return zero_outside((x - mean) / std, image_sizes.astype(jnp.int32))
 
     def _anchors(self, outputs: DenseOutputs) -> Float[Array, "n 4"]:
@@ -385,11 +391,15 @@ def _identity(x: Array) -> Array:
     return x
 
 
+def _count(mask: Bool[Array, " n"]) -> Int[Array, ""]:
+    return mask.sum(dtype=jnp.int32)
+
+
 def _recall(
     proposals: ops.Proposals, gt_boxes: Float[Array, "m 4"], gt_mask: Bool[Array, " m"]
 ) -> Float[Array, ""]:
     """Computes the share of objects that a proposal overlaps; 1 without objects."""
     iou = ops.box_iou(proposals.boxes, gt_boxes).max(axis=0, initial=0.0)
     found = (iou >= 0.5) & gt_mask
-    count = gt_mask.sum()
-    return jnp.where(count > 0, found.sum() / jnp.maximum(count, 1), 1.0)
+    count = _count(gt_mask)
+    return jnp.where(count > 0, _count(found) / jnp.maximum(count, 1), 1.0)

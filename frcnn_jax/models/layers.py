@@ -32,6 +32,10 @@ def convolve(
     products give the same sums: for each tap of the kernel, the features, shifted by
     the tap, times the gradient. Other platforms keep XLA's own.
 
+    With MIN_CHANNELS output channels or more it is differentiable in reverse mode only,
+    also twice: `jax.hessian` works as `jax.jacfwd(jax.jacrev(...))` does, but under
+    `jax.jvp` JAX raises a TypeError about a "custom_vjp function".
+
     Args:
       x: [B, H, W, I] features.
       kernel: [M, N, I, O] kernel.

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -11,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Key
 
 from frcnn_jax.models.layers import promote_products
+from frcnn_jax.ops.sampling import split_key, uniform
 
 
 class RoIHead(nnx.Module):
@@ -69,7 +69,7 @@ class RoIHead(nnx.Module):
         Returns:
           logits [R, L + 1], column 0 the background, and deltas [R, L + 1, 4].
         """
-        keys = (None, None) if key is None else jax.random.split(key)
+        keys = (None, None) if key is None else split_key(key, 2)
         x = pooled.reshape(pooled.shape[0], -1)
         x = self._drop(self.activation(self.fc6(x)), keys[0])
         x = self._drop(self.activation(self.fc7(x)), keys[1])
@@ -80,5 +80,5 @@ class RoIHead(nnx.Module):
     ) -> Float[Array, "r c"]:
         if key is None or self.dropout == 0.0:
             return x
-        keep = jax.random.bernoulli(key, 1.0 - self.dropout, x.shape)
+        keep = uniform(key, x.size).reshape(x.shape) < 1.0 - self.dropout
         return jnp.where(keep, x / (1.0 - self.dropout), 0.0)

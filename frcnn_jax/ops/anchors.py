@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 
 
 def base_anchors(
@@ -54,9 +54,9 @@ def base_anchors(
     return jnp.asarray(np.stack(corners, axis=1), jnp.float32)
 
 
-@check_shapes
+@check_arrays
 def grid_anchors(
-    feature_size: tuple[int, int], base: Float[Array, "a 4"], stride: int = 16
+    feature_size: tuple[int, int], base: Real[Array, "a 4"], stride: int = 16
 ) -> Float[Array, "n 4"]:
     """Computes the anchors of every cell of a feature map.
 
@@ -69,15 +69,18 @@ def grid_anchors(
       [H * W * A, 4] anchors in pixels, row-major over (y, x, a).
 
     Raises:
-      ValueError: if a size is negative or stride is not positive.
+      ValueError: if a size is no integer or negative, or stride is not positive.
 
     Example:
       >>> print(grid_anchors((1, 2), base_anchors((1,), (1,))))
       [[ 0.  0. 16. 16.]
        [ 0. 16. 16. 32.]]
     """
-    if min(feature_size) < 0:
-        raise ValueError(f"feature_size is {feature_size}, expected sizes >= 0")
+    is_size = [
+        isinstance(size, int | np.integer) and size >= 0 for size in feature_size
+    ]
+    if is_size != [True, True]:
+        raise ValueError(f"feature_size is {feature_size}, expected two integers >= 0")
     if stride <= 0:
         raise ValueError(f"stride is {stride}, expected a positive number")
     center_y = (jnp.arange(feature_size[0], dtype=jnp.float32) + 0.5) * stride

@@ -8,19 +8,19 @@ import math
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 
 # exp() of a delta beyond this would turn a stride of 16 into more than 1000 pixels.
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 
 # (height, width) of the true image in pixels: numbers, or an array that may be traced.
-ImageSize = Float[Array, "2"] | tuple[int | float, int | float]
+ImageSize = Real[Array, "2"] | tuple[int | float, int | float]
 
 
-@check_shapes
-def box_area(boxes: Float[Array, "n 4"]) -> Float[Array, " n"]:
+@check_arrays
+def box_area(boxes: Real[Array, "n 4"]) -> Float[Array, " n"]:
     """Computes the area of every box.
 
     Args:
@@ -36,9 +36,9 @@ def box_area(boxes: Float[Array, "n 4"]) -> Float[Array, " n"]:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-@check_shapes
+@check_arrays
 def box_iou(
-    boxes: Float[Array, "n 4"], other: Float[Array, "k 4"]
+    boxes: Real[Array, "n 4"], other: Real[Array, "k 4"]
 ) -> Float[Array, "n k"]:
     """Computes the intersection over union of every pair of boxes.
 
@@ -59,9 +59,9 @@ def box_iou(
     return pairwise_iou(boxes.T, other.T)
 
 
-@check_shapes
+@check_arrays
 def encode_boxes(
-    anchors: Float[Array, "n 4"], boxes: Float[Array, "n 4"]
+    anchors: Real[Array, "n 4"], boxes: Real[Array, "n 4"]
 ) -> Float[Array, "n 4"]:
     """Computes the deltas that move each anchor onto its box.
 
@@ -94,9 +94,9 @@ def encode_boxes(
     return jnp.concatenate([shifts, jnp.log(sizes / anchor_sizes)], axis=1)
 
 
-@check_shapes
+@check_arrays
 def decode_boxes(
-    anchors: Float[Array, "n 4"], deltas: Float[Array, "n 4"]
+    anchors: Real[Array, "n 4"], deltas: Real[Array, "n 4"]
 ) -> Float[Array, "n 4"]:
     """Computes the boxes that the deltas make of the anchors, `encode_boxes` undone.
 
@@ -119,10 +119,8 @@ def decode_boxes(
     return jnp.concatenate([centers - half_sizes, centers + half_sizes], axis=1)
 
 
-@check_shapes
-def clip_boxes(
-    boxes: Float[Array, "n 4"], image_size: ImageSize
-) -> Float[Array, "n 4"]:
+@check_arrays
+def clip_boxes(boxes: Real[Array, "n 4"], image_size: ImageSize) -> Float[Array, "n 4"]:
     """Moves every edge into the image, `[0, height] x [0, width]`.
 
     Args:

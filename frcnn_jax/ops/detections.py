@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 from frcnn_jax.ops.suppression import batched_nms, take_selected
 
 
@@ -23,11 +23,11 @@ class Detections(NamedTuple):
     mask: Bool[Array, " d"]  # False for padding
 
 
-@check_shapes
+@check_arrays
 def select_detections(
     probabilities: Float[Array, "r c"],
-    deltas: Float[Array, "r c 4"],
-    rois: Float[Array, "r 4"],
+    deltas: Real[Array, "r c 4"],
+    rois: Real[Array, "r 4"],
     roi_mask: Bool[Array, " r"],
     image_size: ImageSize,
     *,
@@ -67,7 +67,7 @@ def select_detections(
     if max_detections < 0:
         raise ValueError(f"max_detections is {max_detections}, expected it >= 0")
     num_rois, num_classes = probabilities.shape[0], probabilities.shape[1] - 1
-    scores = probabilities[:, 1:].reshape(-1)
+    scores = probabilities[:, 1:].reshape(-1).astype(jnp.float32)
     boxes = decode_boxes(
         jnp.repeat(rois, num_classes, axis=0), deltas[:, 1:].reshape(-1, 4)
     )

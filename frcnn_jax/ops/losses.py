@@ -11,14 +11,15 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 from frcnn_jax.ops.targets import AnchorTargets, ProposalTargets
 
 Normalizer = Literal["positives", "samples"]
 
 
+@check_arrays
 def smooth_l1(x: Float[Array, "..."], beta: float = 1.0) -> Float[Array, "..."]:
     """Computes the smooth L1 function, elementwise.
 
@@ -30,7 +31,7 @@ def smooth_l1(x: Float[Array, "..."], beta: float = 1.0) -> Float[Array, "..."]:
       beta: where the parabola meets the line, positive.
 
     Returns:
-      values >= 0, shaped as x.
+      values >= 0, shaped as x; infinite where x is, with a slope of 1 or -1.
 
     Raises:
       ValueError: if beta is not positive.
@@ -42,16 +43,19 @@ def smooth_l1(x: Float[Array, "..."], beta: float = 1.0) -> Float[Array, "..."]:
     References:
       Girshick, Fast R-CNN, equation 3 (beta = 1).
     """
-    if beta <= 0.0:
+    if not beta > 0.0:
         raise ValueError(f"beta is {beta}, expected a positive number")
     size = jnp.abs(x)
-    return jnp.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
+    is_small = size < beta
+    # Of an infinite difference the square would have the gradient NaN.
+    small = jnp.where(is_small, size, 0.0)
+    return jnp.where(is_small, 0.5 * small**2 / beta, size - 0.5 * beta)
 
 
-@check_shapes
+@check_arrays
 def rpn_loss(
     logits: Float[Array, "n 2"],
-    deltas: Float[Array, "n 4"],
+    deltas: Real[Array, "n 4"],
     targets: AnchorTargets,
     *,
     beta: float = 1.0,
@@ -98,10 +102,10 @@ def rpn_loss(
     )
 
 
-@check_shapes
+@check_arrays
 def roi_loss(
     logits: Float[Array, "s c"],
-    deltas: Float[Array, "s c 4"],
+    deltas: Real[Array, "s c 4"],
     targets: ProposalTargets,
     *,
     beta: float = 1.0,
@@ -143,7 +147,7 @@ def roi_loss(
         _cross_entropy(logits, targets.labels, targets.mask),
         _localization(
             own_class[:, 0],
-            targets.deltas / jnp.asarray(delta_std)[None],
+            targets.deltas / jnp.asarray(delta_std, jnp.float32)[None],
             targets.mask & (targets.labels > 0),
             targets.mask,
             beta=beta,
@@ -156,7 +160,9 @@ def roi_loss(
 def _cross_entropy(
     logits: Float[Array, "n c"], labels: Int[Array, " n"], sampled: Bool[Array, " n"]
 ) -> Float[Array, ""]:
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    # Logits that take no part may be infinite: the softmax's gradient would be NaN.
+    logits = jnp.where(sampled[:, None], logits.astype(jnp.float32), 0.0)
+    log_probabilities = jax.nn.log_softmax(logits)
     # Label -1 reads the last column; `sampled` then drops it.
     picked = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
     return -jnp.where(sampled, picked, 0.0).sum() / jnp.maximum(sampled.sum(), 1)
@@ -168,6 +174,7 @@ def _localization(predicted, target, positive, sampled, *, beta, normalizer, wei
         raise ValueError(
             f'normalizer is {normalizer!r}, expected "positives" or "samples"'
         )
-    differences = jnp.where(positive[:, None], predicted - target, 0.0)
-    total = smooth_l1(differences.astype(jnp.float32), beta).sum()
+    differences = predicted - target.astype(jnp.float32)
+    differences = jnp.where(positive[:, None], differences, 0.0)
+    total = smooth_l1(differences, beta).sum()
     return weight * total / jnp.maximum(counted[normalizer].sum(), 1)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 from frcnn_jax.ops.suppression import nms, take_selected
 
 
@@ -23,17 +23,17 @@ class Proposals(NamedTuple):
     mask: Bool[Array, " p"]  # False for padding
 
 
-@check_shapes
+@check_arrays
 def propose(
     objectness: Float[Array, " n"],
-    deltas: Float[Array, "n 4"],
-    anchors: Float[Array, "n 4"],
+    deltas: Real[Array, "n 4"],
+    anchors: Real[Array, "n 4"],
     image_size: ImageSize,
     *,
     pre_nms: int,
     post_nms: int,
     iou_threshold: float = 0.7,
-    min_size: int | float | Float[Array, ""],
+    min_size: int | float | Real[Array, ""],
 ) -> Proposals:
     """Decodes, clips, filters, ranks and thins out the anchors' predictions.
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Real
 
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 from frcnn_jax.ops.range_max import range_max
 
 # RoIs that `roi_align` handles at once: a row of the map for each of their bins must
@@ -21,17 +21,21 @@ from frcnn_jax.ops.range_max import range_max
 ALIGNED_TOGETHER = 16
 
 
-@check_shapes
+@check_arrays
 def roi_pool(
     features: Float[Array, "h w c"],
-    rois: Float[Array, "r 4"],
+    rois: Real[Array, "r 4"],
     *,
     output_size: tuple[int, int] = (7, 7),
     stride: int = 16,
     rounding: Literal["round", "floor"] = "round",
-    feature_size: Int[Array, "2"] | tuple[int, int] | None = None,
+    feature_size: Integer[Array, "2"] | tuple[int, int] | None = None,
 ) -> Float[Array, "r p q c"]:
     """Takes the maximum of each bin of a grid laid over each RoI.
+
+    Differentiable in the features in reverse mode only: `jax.grad`, `jax.vjp` and
+    `jax.jacrev`, once or more often. Under `jax.jvp`, `jax.jacfwd` and `jax.hessian`
+    JAX raises a TypeError about a "custom_vjp function": use `roi_align` there.
 
     Args:
       features: [H, W, C] feature map.
@@ -46,9 +50,9 @@ def roi_pool(
         traced; all of it when absent.
 
     Returns:
-      [R, P, Q, C] maxima; 0 for a bin without a cell, and for a RoI with a coordinate
-      that is NaN or infinite. Where cells tie the gradient goes to the first of them in
-      reading order, as in Caffe and torchvision.
+      [R, P, Q, C] maxima; 0 for a bin without a cell (all bins where H or W is 0), and
+      for a RoI with a coordinate that is NaN or infinite. Where cells tie the gradient
+      goes to the first of them in reading order, as in Caffe and torchvision.
 
     Raises:
       ValueError: if output_size or stride is not positive, or rounding is unknown.
@@ -64,7 +68,9 @@ def roi_pool(
       Girshick, Fast R-CNN, section 2.1.
     """
     _check_options(output_size, stride)
-    height, width, _ = features.shape
+    height, width, channels = features.shape
+    if features.size == 0:
+        return jnp.zeros((len(rois), *output_size, channels), features.dtype)
     if feature_size is None:
         feature_size = (height, width)
     bin_edges = {"round": _rounded_bins, "floor": _truncated_bins}
@@ -86,16 +92,16 @@ def roi_pool(
     return jnp.where(empty[..., None], 0.0, maxima)
 
 
-@check_shapes
+@check_arrays
 def roi_align(
     features: Float[Array, "h w c"],
-    rois: Float[Array, "r 4"],
+    rois: Real[Array, "r 4"],
     *,
     output_size: tuple[int, int] = (7, 7),
     stride: int = 16,
     sampling_ratio: int = 2,
     aligned: bool = True,
-    feature_size: Int[Array, "2"] | tuple[int, int] | None = None,
+    feature_size: Integer[Array, "2"] | tuple[int, int] | None = None,
 ) -> Float[Array, "r p q c"]:
     """Averages bilinear samples in each bin of a grid laid over each RoI.
 
@@ -115,7 +121,8 @@ def roi_align(
 
     Returns:
       [R, P, Q, C] averages; samples more than a cell outside the map count as 0, and so
-      do those of a RoI with a coordinate that is NaN or infinite.
+      do those of a map without cells, and of a RoI with a coordinate that is NaN or
+      infinite.
 
     Raises:
       ValueError: if output_size, stride or sampling_ratio is not positive.
@@ -207,7 +214,8 @@ def _divide(length: Int[Array, " r"], count: int) -> Float[Array, " r"]:
 def _bilinear_weights(begin, end, num_bins, sampling_ratio, size, num_cells):
     """Computes [bins, cells] weights, the mean over the samples of each bin."""
     num_samples = num_bins * sampling_ratio
-    samples = begin + (end - begin) * (jnp.arange(num_samples) + 0.5) / num_samples
+    positions = jnp.arange(num_samples, dtype=jnp.float32) + 0.5
+    samples = begin + (end - begin) * positions / num_samples
     inside = (samples >= -1.0) & (samples <= size)
     samples = jnp.clip(samples, 0.0, size - 1.0)
     cells = jnp.arange(num_cells, dtype=jnp.float32)

@@ -7,6 +7,11 @@ box stays unless a box before it in the tile stays and overlaps it. Every pass d
 at least one more box for good, so the fix-point is reached, at the latest, after as
 many passes as the tile has boxes, and it is the greedy answer. Mostly it takes a few.
 
+The shapes bound the number of trips of every loop, but the loops end early, once the
+list is full or no box is left, so that the time depends on the boxes. There is no mode
+of constant time: with all trips 12,000 -> 2,000 takes ten times as long (33 instead of
+3.5 ms on a CPU).
+
 Boxes are `(y_min, x_min, y_max, x_max)` in pixels; one image each.
 """
 
@@ -15,10 +20,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Integer, Real, Shaped
 
 from frcnn_jax.ops.boxes import pairwise_iou
-from frcnn_jax.ops.checks import check_shapes
+from frcnn_jax.ops.checks import check_arrays
 
 TILE_SIZE = 64  # boxes compared with one another at once
 ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
@@ -47,9 +52,9 @@ class _Boxes(NamedTuple):
         )
 
 
-@check_shapes
+@check_arrays
 def nms(
-    boxes: Float[Array, "n 4"],
+    boxes: Real[Array, "n 4"],
     scores: Float[Array, " n"],
     mask: Bool[Array, " n"] | None = None,
     *,
@@ -57,6 +62,9 @@ def nms(
     max_outputs: int,
 ) -> Selection:
     """Selects boxes by descending score, dropping those that overlap a selected one.
+
+    The shapes alone bound the number of iterations. They end early, once K boxes are
+    selected or none is left, so the time depends on the boxes.
 
     Args:
       boxes: [N, 4] boxes, in pixels. A box without area overlaps nothing; nor does one
@@ -89,11 +97,11 @@ def nms(
     return _nms(boxes, scores, None, mask, iou_threshold, max_outputs)
 
 
-@check_shapes
+@check_arrays
 def batched_nms(
-    boxes: Float[Array, "n 4"],
+    boxes: Real[Array, "n 4"],
     scores: Float[Array, " n"],
-    classes: Int[Array, " n"],
+    classes: Integer[Array, " n"],
     mask: Bool[Array, " n"] | None = None,
     *,
     iou_threshold: float,
@@ -217,7 +225,8 @@ def _rank(scores, left, count):
     above = left & (scores > -jnp.inf)
     index = jnp.arange(len(scores), dtype=scores.dtype)
     key = jnp.where(above.any(), scores, -index)
-    eligible = jnp.where(above.any(), above, left)
+    # No `where` of booleans: ONNX Runtime has none on the CPU.
+    eligible = above | (left & ~above.any())
     _, order = jax.lax.top_k(jnp.where(eligible, key, -jnp.inf), count)
     return order, jnp.minimum(eligible.sum(dtype=jnp.int32), count)
 

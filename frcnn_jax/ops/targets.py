@@ -10,11 +10,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key, Shaped
+from jaxtyping import Bool, Float, Int, Integer, Key, Real, Shaped
 
 from frcnn_jax.ops.boxes import ImageSize, box_iou, encode_boxes
-from frcnn_jax.ops.checks import check_shapes
-from frcnn_jax.ops.sampling import sample_indices
+from frcnn_jax.ops.checks import check_arrays
+from frcnn_jax.ops.sampling import sample_indices, split_key
 
 
 class AnchorTargets(NamedTuple):
@@ -33,11 +33,11 @@ class ProposalTargets(NamedTuple):
     mask: Bool[Array, " s"]  # False for padding
 
 
-@check_shapes
+@check_arrays
 def anchor_targets(
     key: Key[Array, ""],
-    anchors: Float[Array, "n 4"],
-    gt_boxes: Float[Array, "m 4"],
+    anchors: Real[Array, "n 4"],
+    gt_boxes: Real[Array, "m 4"],
     gt_mask: Bool[Array, " m"],
     image_size: ImageSize,
     *,
@@ -85,7 +85,9 @@ def anchor_targets(
     height, width = image_size
     inside = (anchors[:, :2] >= 0.0).all(axis=1)
     inside &= (anchors[:, 2] <= height) & (anchors[:, 3] <= width)
-    iou = box_iou(anchors, gt_boxes)
+    # `iou` is compared with its own maxima below, to the bit. The barrier keeps the
+    # compiler from computing it once for each, with roundings of their own.
+    iou = jax.lax.optimization_barrier(box_iou(anchors, gt_boxes))
     iou = jnp.where(inside[:, None] & gt_mask[None], iou, 0.0)
     max_iou, assignment = _best(iou)
 
@@ -94,7 +96,7 @@ def anchor_targets(
     positive = (max_iou >= positive_iou) & inside | is_best
     negative = (max_iou < negative_iou) & inside & ~positive
 
-    positive_key, negative_key = jax.random.split(key)
+    positive_key, negative_key = split_key(key, 2)
     max_positives = int(num_samples * positive_fraction)
     positives, num_positives = sample_indices(positive_key, positive, max_positives)
     negatives, num_negatives = sample_indices(negative_key, negative, num_samples)
@@ -107,13 +109,13 @@ def anchor_targets(
     return AnchorTargets(labels, jnp.where(labels[:, None] == 1, deltas, 0.0))
 
 
-@check_shapes
+@check_arrays
 def proposal_targets(
     key: Key[Array, ""],
-    proposals: Float[Array, "p 4"],
+    proposals: Real[Array, "p 4"],
     proposal_mask: Bool[Array, " p"],
-    gt_boxes: Float[Array, "m 4"],
-    gt_labels: Int[Array, " m"],
+    gt_boxes: Real[Array, "m 4"],
+    gt_labels: Integer[Array, " m"],
     gt_mask: Bool[Array, " m"],
     *,
     num_samples: int = 128,
@@ -195,7 +197,7 @@ def _sample_slots(
     Returns:
       The candidate of each slot, whether it is a positive, and which slots are real.
     """
-    positive_key, negative_key = jax.random.split(key)
+    positive_key, negative_key = split_key(key, 2)
     positives, num_positives = sample_indices(positive_key, positive, max_positives)
     negatives, num_negatives = sample_indices(negative_key, negative, num_samples)
     slot = jnp.arange(num_samples)

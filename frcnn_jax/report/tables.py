@@ -196,7 +196,7 @@ def _details(run: ReportedRun) -> dict[str, str]:
     if "seconds" in environment:
         values["evaluation took"] = f"{environment['seconds']:.0f} s"
     values["training took, about"] = _training_time(run)
-    values["data fingerprint"] = environment.get("data_fingerprint")
+    values["data fingerprint"] = evaluation.get("fingerprints", {}).get("data")
     values |= {key: environment.get(key) for key in ("devices", "host")}
     versions = environment.get("versions", {})
     values["versions"] = ", ".join(

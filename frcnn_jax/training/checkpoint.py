@@ -78,9 +78,12 @@ def open_checkpoints(
 def _drop_damaged_metrics(folder: Path) -> None:
     """Renames damaged metrics: Orbax reads all at once, and fails on a single one."""
     if distributed.is_main_process():
-        for path in folder.glob("[0-9]*/metrics/metrics"):
+        for step in list_steps(folder):
+            path = folder / str(step) / "metrics" / "metrics"
             try:
                 json.loads(path.read_text())
+            except FileNotFoundError:
+                pass  # not validated
             except ValueError as error:
                 _logger.warning("%s: %s; now as if not validated", path, error)
                 with os_errors_as_user_errors(path):

@@ -38,7 +38,7 @@ def compile_steps(
     """
     compiled = {}
     for canvas in canvases:
-        batch = _batch_shapes(batch_size, canvas, max_objects, mesh)
+        batch = batch_shapes(batch_size, canvas, max_objects, mesh)
         began = time.perf_counter()
         lowered = train_step.lower(state, batch)
         traced = time.perf_counter()
@@ -56,9 +56,17 @@ def compile_steps(
     return compiled
 
 
-def _batch_shapes(
+def batch_shapes(
     batch_size: int, canvas: Canvas, max_objects: int, mesh: Mesh
 ) -> Batch:
+    """Returns shapes, dtypes and shardings of a batch.
+
+    Args:
+      batch_size: images per batch, of all devices together.
+      canvas: of the images.
+      max_objects: slots for objects per image.
+      mesh: the devices.
+    """
     sharding = NamedSharding(mesh, BATCH_SHARDED)
     return Batch(
         *(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from frcnn_jax.config import Config
+from frcnn_jax.config import Config, ModelConfig
 from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.data.records import Source
 from frcnn_jax.models.calibration import fit_to_partial, is_partial
@@ -21,6 +21,7 @@ from frcnn_jax.models.parameters import (
     random_params,
     unflatten,
 )
+from frcnn_jax.models.vgg16 import BLOCKS
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import resolve_preprocessing, select_matching
 from frcnn_jax.weights.report import describe
@@ -46,12 +47,14 @@ def init_params(config: Config, source: Source) -> tuple[Config, Params]:
     """
     num_classes = len(source.class_names)
     if not config.model.pretrained:
+        _warn_of_random_frozen_layers(config.model, {})
         return config, random_params(config.model, num_classes, config.seed)
     weights = read_weights(config.model.pretrained)
     model = resolve_preprocessing(config.model, weights)
     config = dataclasses.replace(config, model=model)
     graphdef, shapes = abstract_detector(model, num_classes)
     arrays = select_matching(weights, parameter_shapes(shapes))
+    _warn_of_random_frozen_layers(model, arrays)
     for line in describe(weights, arrays, parameter_shapes(shapes)):
         _logger.info(line)
     if set(arrays) == set(parameter_shapes(shapes)):  # nothing random is needed
@@ -61,6 +64,21 @@ def init_params(config: Config, source: Source) -> tuple[Config, Params]:
     if is_partial(arrays):
         _calibrate(detector, arrays, config, source)
     return config, nnx.to_pure_dict(nnx.state(detector))
+
+
+def _warn_of_random_frozen_layers(
+    model: ModelConfig, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Warns of layers that are neither pretrained nor trained."""
+    frozen = [name for block in BLOCKS[: model.frozen_blocks] for name, _ in block]
+    names = [name for name in frozen if f"backbone.{name}.kernel" not in arrays]
+    if names:
+        _logger.warning(
+            "WARNING: model.frozen_blocks is %d, but %s have random weights, and will "
+            "not learn: give --model.pretrained, or --model.frozen-blocks 0",
+            model.frozen_blocks,
+            ", ".join(names),
+        )
 
 
 def _calibrate(
@@ -75,5 +93,5 @@ def _calibrate(
     batches.close()
     sizes = jnp.asarray(batch.image_sizes)
     images = detector.normalize(jnp.asarray(batch.images), sizes)
-    key = jax.random.key(config.seed)
+    key = jax.random.key(config.seed, impl="threefry2x32")
     fit_to_partial(detector, arrays, key, images, sizes.astype(jnp.int32))

@@ -32,6 +32,7 @@ _PATTERNS = (
     "{images_per_second:.1f} images/s,",
     "input wait {input_wait_share:.0%}",
 )
+_LOGS = ("metrics", "bad_steps", "hardest_images")
 _NUM_SHOWN = 5  # of the hardest images; the file has them all
 
 
@@ -54,9 +55,11 @@ class RunLog:
         """
         self._work_dir = work_dir
         self._log_hardest = log_hardest
-        for path in work_dir.glob("*.jsonl"):
+        for name in _LOGS:
+            path = work_dir / f"{name}.jsonl"
             with os_errors_as_user_errors(path):
-                _keep_rows(path, start_step)
+                if path.exists():
+                    _keep_rows(path, start_step)
         with os_errors_as_user_errors(work_dir / "tensorboard"):
             self._events = EventFile(work_dir / "tensorboard", start_step + 1)
         self._console = Console(highlight=False)
@@ -143,10 +146,15 @@ def _number(loss: float | None) -> str:
 
 
 def _keep_rows(path: Path, last_step: int) -> None:
-    """Drops the rows after a step, and an incomplete last one."""
-    kept = [
-        line
-        for line in path.read_text().splitlines(keepends=True)
-        if line.endswith("\n") and json.loads(line)["step"] <= last_step
-    ]
+    """Drops the rows after a step, and what is no row: one that a kill cut off."""
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if _step_of(line) <= last_step]
     replace_text(path, "".join(kept))
+
+
+def _step_of(line: str) -> float:
+    """Returns the step of a row; infinity for what is no row."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.inf

@@ -61,7 +61,7 @@ def init_state(
         params=params,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, params) if has_ema else None,
-        key=jax.random.key(seed),
+        key=jax.random.key(seed, impl="threefry2x32"),
         num_bad_steps=jnp.int32(0),
     )
 

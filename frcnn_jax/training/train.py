@@ -21,7 +21,7 @@ from frcnn_jax.config import Config, DetectorSpec
 from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.data.loader import TrainLoader, choose_canvases
 from frcnn_jax.data.records import Source, fingerprint
-from frcnn_jax.data.sources import open_source
+from frcnn_jax.data.sources import open_source, warn_of_shared_splits
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation.evaluate import (
@@ -93,19 +93,19 @@ def train(config: Config) -> dict[str, Any] | None:
 
     # No process may write before every process knows that it can start.
     with distributed.raise_on_all_processes():
-        splits = open_splits(config)
         config = run_dir.match_stored_config(config)
+        splits = open_splits(config)
         params = None
         if not checkpoint.exists(Path(config.work_dir)):
             config, params = init_params(config, splits.train)
     run = plan_run(config, splits, mesh)
-    state, progress = restore(run) if params is None else start(run, params)
-    del params  # the first step takes over their memory
-    run_dir.write_config(config)
-
-    if int(state.step) < run.config.num_steps:
-        state = run_steps(run, state, progress)
-    return finish(run, state)
+    with run_dir.locked(Path(config.work_dir)):
+        state, progress = restore(run) if params is None else start(run, params)
+        del params  # the first step takes over their memory
+        run_dir.write_config(config)
+        if int(state.step) < run.config.num_steps:
+            state = run_steps(run, state, progress)
+        return finish(run, state)
 
 
 def open_splits(config: Config) -> Splits:
@@ -115,6 +115,7 @@ def open_splits(config: Config) -> Splits:
       UserError: if a split is missing or broken, or their classes differ.
     """
     data = config.data
+    warn_of_shared_splits(data)
     names = {name: getattr(data, f"{name}_split") for name in Splits._fields}
     sources = {n: open_source(data, split) for n, split in names.items() if split}
     class_names = sources["train"].class_names
@@ -166,7 +167,14 @@ def start(run: Run, params: Params) -> tuple[TrainState, Progress]:
     Args:
       run: the run.
       params: to start from.
+
+    Raises:
+      UserError: if the directory got a run since they were drawn.
     """
+    if checkpoint.exists(Path(run.config.work_dir)):
+        raise UserError(
+            f"{run.config.work_dir}: another process has just trained there"
+        )
     data = {"next_batch": 0, "fingerprint": fingerprint(run.splits.train)}
     state = distributed.replicate(_init_state(run, params), run.mesh)
     return state, Progress(data, log={})
@@ -185,6 +193,11 @@ def restore(run: Run) -> tuple[TrainState, Progress]:
     with checkpoint.open_checkpoints(Path(config.work_dir)) as checkpoints:
         state, progress = checkpoint.restore_latest(
             checkpoints, distributed.replicated_shapes(template, run.mesh), run.spec
+        )
+    if state.step > config.num_steps:
+        raise UserError(
+            f"num_steps is {config.num_steps}, but the run of {config.work_dir} has "
+            f"made {state.step} steps already"
         )
     saved, current = progress.data["fingerprint"], fingerprint(run.splits.train)
     if current != saved and not config.resume.allow_changes:
@@ -272,7 +285,7 @@ def finish(run: Run, state: TrainState) -> dict[str, Any] | None:
         with os_errors_as_user_errors(work_dir / "losses.png"):
             plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
     detector = Detector(run.spec, evaluated_params(state), str(work_dir))
-    evaluation = evaluate(detector, run.splits.test, run.config, work_dir)
+    evaluation = evaluate(detector, run.splits.test, run.config, work_dir, step=step)
     if distributed.is_main_process():
         write_report([work_dir])
     return evaluation

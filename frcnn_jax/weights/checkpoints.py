@@ -35,9 +35,8 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
       UserError: if there is no such checkpoint, it is damaged, or it is of an earlier
         version.
     """
-    folder = path / "checkpoints"
     if not (path / "params").is_dir():  # no checkpoint, of whatever version
-        path = folder / str(_find_step(folder, step))
+        path = path / "checkpoints" / str(find_step(path, step))
     spec = read_spec(path)
     # Orbax wants an absolute path.
     item = (path / ("ema" if (path / "ema").is_dir() else "params")).absolute()
@@ -77,21 +76,17 @@ def read_spec(path: Path) -> DetectorSpec:
     return DetectorSpec.from_dict(values, where=f"{path}: cannot be read")
 
 
-def list_steps(folder: Path) -> list[int]:
-    """Lists the steps of the finished checkpoints in a run's `checkpoints/`, sorted."""
-    names = [path.name for path in folder.glob("[0-9]*") if path.is_dir()]
-    return sorted(int(name) for name in names if name.isdecimal())
+def find_step(work_dir: Path, step: int | str) -> int:
+    """Finds a checkpoint in a run directory.
 
+    Args:
+      work_dir: the run directory.
+      step: of the checkpoint, or "latest", or "best", of those that were validated.
 
-def reason(error: BaseException) -> str:
-    """Returns an error's reason in one line, without TensorStore's specifications."""
-    error = error.__cause__ or error
-    line = (str(error) or type(error).__name__).splitlines()[0]
-    system = re.search(r"([^:]+) \[os_error_code", line)
-    return system[1].strip() if system else line.split(" [tensorstore_spec")[0]
-
-
-def _find_step(folder: Path, step: int | str) -> int:
+    Raises:
+      UserError: if there is no such checkpoint.
+    """
+    folder = work_dir / "checkpoints"
     steps = list_steps(folder)
     if not steps:
         raise UserError(f"{folder}: no checkpoint there yet")
@@ -108,6 +103,20 @@ def _find_step(folder: Path, step: int | str) -> int:
         listed = ", ".join(map(str, steps))
         raise UserError(f"{folder}: no checkpoint {step}, only {listed}")
     return int(step)
+
+
+def list_steps(folder: Path) -> list[int]:
+    """Lists the steps of the finished checkpoints in a run's `checkpoints/`, sorted."""
+    names = [path.name for path in folder.glob("[0-9]*") if path.is_dir()]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def reason(error: BaseException) -> str:
+    """Returns an error's reason in one line, without TensorStore's specifications."""
+    error = error.__cause__ or error
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    system = re.search(r"([^:]+) \[os_error_code", line)
+    return system[1].strip() if system else line.split(" [tensorstore_spec")[0]
 
 
 def _metric(folder: Path, step: int) -> float | None:

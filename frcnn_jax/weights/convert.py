@@ -15,6 +15,7 @@ from frcnn_jax.weights.record import (
     select_matching,
 )
 from frcnn_jax.weights.report import describe
+from frcnn_jax.weights.sources import is_repository
 
 
 def import_file(
@@ -23,7 +24,7 @@ def import_file(
     """Converts a weight file of another project into one of ours, and reports.
 
     Args:
-      source: path, or `hf://OWNER/NAME`.
+      source: what `read_weights` takes.
       output: the new `.safetensors` file.
       **options: of `read_weights`.
 
@@ -59,8 +60,9 @@ def export(source: str, output: Path, layout: str) -> None:
     """
     suffixes = [".safetensors"] if layout == OWN_FORMAT else [".safetensors", ".pth"]
     _check_new(output, suffixes)
-    is_run = Path(source).is_dir()
-    weights = read_checkpoint(Path(source)) if is_run else read_weights(source)
+    path = Path(source)
+    is_run = path.is_dir() and not is_repository(path)
+    weights = read_checkpoint(path) if is_run else read_weights(source)
     if layout == OWN_FORMAT:
         save_weights(weights, output)
     else:

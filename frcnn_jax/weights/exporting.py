@@ -11,8 +11,8 @@ import numpy as np
 import safetensors.numpy
 
 from frcnn_jax.config import PREPROCESSINGS
-from frcnn_jax.errors import UserError
-from frcnn_jax.weights.files import first_line, import_extra
+from frcnn_jax.errors import UserError, first_line
+from frcnn_jax.weights.files import import_extra
 from frcnn_jax.weights.importing import DELTA_STD
 from frcnn_jax.weights.layouts import CHENYUNTC, IMAGENET, TORCHVISION, Layout
 from frcnn_jax.weights.record import OWN_FORMAT, Weights

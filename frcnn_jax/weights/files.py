@@ -5,27 +5,25 @@ executed: PyTorch's are read with `weights_only=True`, NumPy's with
 `allow_pickle=False`.
 """
 
-import hashlib
 import importlib
-import logging
+import math
 import pickle
-import re
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import safetensors
 
-from frcnn_jax.errors import UserError
+from frcnn_jax.errors import UserError, first_line
+from frcnn_jax.weights.download import file_sha256
+from frcnn_jax.weights.sources import SourceFile, find_file
 
-HUB = "hf://"
+# A file may be that many times smaller than its arrays, and its arrays that large.
+_MAX_COMPRESSION = 20
+_ANY_SIZE = 2**26  # bytes
 
 Content = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays and metadata
-
-# How the SHA-256 of published files begins: torchvision's VGG16, and the Caffe VGG16
-# that jcjohnson/pytorch-vgg converted.
-_PUBLISHED = {"vgg16-397923af.pth": "397923af", "vgg16-00b39a1b.pth": "00b39a1b"}
 
 
 class WeightFile(NamedTuple):
@@ -40,31 +38,19 @@ def read_file(source: str) -> WeightFile:
     """Reads the arrays of a weight file.
 
     Args:
-      source: a path, or `hf://OWNER/NAME[/FILE]` on the Hugging Face hub, where FILE is
-        `model.safetensors` if absent.
+      source: what `find_file` takes.
 
     Raises:
       UserError: if it cannot be had, is damaged, is no weight file, needs a package
-        that is not installed, would run code, has another SHA-256 than its name or the
-        hub says, or has arrays that are not float32 or not finite.
+        that is not installed, would run code, has another SHA-256 than the source
+        says, or has arrays that are not float32 or not finite.
     """
-    path = _download(source) if source.startswith(HUB) else Path(source)
+    file = find_file(source)
     try:
-        digest = _sha256(path)
-    except OSError as error:
-        raise UserError(f"{source}: {first_line(error)}") from None
-    _check_digest(path, digest, source)
-    try:
-        arrays, metadata = _READERS[_container(path)](path)
-        _check_values(arrays)
+        return _read(file)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-    # Each library has its own errors for damage; no file should end in a traceback.
-    except Exception as error:
-        raise UserError(
-            f"{source}: damaged, cannot be read ({first_line(error)})"
-        ) from None
-    return WeightFile(arrays, metadata, digest)
+        note = f" (downloaded to {file.path})" if file.is_download else ""
+        raise UserError(f"{source}: {error}{note}") from None
 
 
 def import_extra(package: str, extra: str) -> Any:
@@ -83,48 +69,25 @@ def import_extra(package: str, extra: str) -> Any:
         raise UserError(f"needs {package}: pip install 'frcnn_jax[{extra}]'") from None
 
 
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error, without the libraries' further lines."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def _download(source: str) -> Path:
-    from huggingface_hub import hf_hub_download  # here: it takes a second to import
-
-    match = re.fullmatch(r"hf://([^/]+/[^/]+)(?:/(.+))?", source)
-    if match is None:
-        raise UserError(f"{source}: expected hf://OWNER/NAME or hf://OWNER/NAME/FILE")
-    repository, name = match.groups()
-    # It logs every attempt to reach the hub; our error says it once.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+def _read(file: SourceFile) -> WeightFile:
     try:
-        return Path(hf_hub_download(repository, name or "model.safetensors"))
-    # OSError, and ValueError for a name that cannot be; HTTP clients have more.
-    except Exception as error:
+        digest = file_sha256(file.path)
+    except OSError as error:
+        raise UserError(first_line(error)) from None
+    if not digest.startswith(file.sha256):
         raise UserError(
-            f"{source}: cannot be downloaded ({first_line(error)}); without a "
-            "network, get the file elsewhere and give its path"
-        ) from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_digest(path: Path, digest: str, source: str) -> None:
-    """Compares with the SHA-256 in a published name, or in the name in hub's cache."""
-    expected = _PUBLISHED.get(path.name, "")
-    if source.startswith(HUB) and re.fullmatch("[0-9a-f]{64}", path.resolve().name):
-        expected = path.resolve().name
-    if not digest.startswith(expected):
-        raise UserError(
-            f"{source}: its SHA-256 begins with {digest[:8]}, expected {expected[:8]}; "
-            "it is damaged or another file: get it again, or give it another name"
+            f"its SHA-256 begins with {digest[:8]}, expected {file.sha256[:8]}; it is "
+            "damaged or another file: delete it and get it again, or rename it"
         )
+    try:
+        arrays, metadata = _READERS[_container(file.path)](file.path)
+        _check_values(arrays)
+    except UserError:
+        raise
+    # Each library has its own errors for damage; no file should end in a traceback.
+    except Exception as error:
+        raise UserError(f"damaged, cannot be read ({first_line(error)})") from None
+    return WeightFile(arrays, metadata, digest)
 
 
 def _container(path: Path) -> str:
@@ -136,6 +99,7 @@ def _container(path: Path) -> str:
     if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
+                _check_unpacked(sum(i.file_size for i in archive.infolist()), path)
                 is_numpy = all(name.endswith(".npy") for name in archive.namelist())
                 # NumPy compares the checksums itself, PyTorch does not.
                 altered = None if is_numpy else archive.testzip()
@@ -151,12 +115,26 @@ def _container(path: Path) -> str:
     raise UserError("not a weight file, expected .safetensors, .npz, .pth or .h5")
 
 
+def _check_unpacked(num_bytes: int, path: Path) -> None:
+    """Refuses a small file that would fill the memory: weights hardly compress."""
+    file_size = path.stat().st_size
+    if num_bytes > max(_ANY_SIZE, _MAX_COMPRESSION * file_size):
+        raise UserError(
+            f"cannot be read: its {file_size:,} bytes unpack to {num_bytes:,}, "
+            f"expected at most {_MAX_COMPRESSION} times as many"
+        )
+
+
+def _check_header(name: str, dtype: np.dtype) -> None:
+    if not name.isprintable():
+        raise UserError(f"{name!r} cannot be the name of an array")
+    if dtype != np.float32:
+        raise UserError(f"{name} is {dtype}, expected float32")
+
+
 def _check_values(arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
-        if not name.isprintable():
-            raise UserError(f"{name!r} cannot be the name of an array")
-        if array.dtype != np.float32:
-            raise UserError(f"{name} is {array.dtype}, expected float32")
+        _check_header(name, array.dtype)
         if not np.isfinite(array).all():
             raise UserError(f"{name} has values that are not finite")
 
@@ -172,23 +150,42 @@ def _read_safetensors(path: Path) -> Content:
 
 
 def _read_npz(path: Path) -> Content:
-    with np.load(path, allow_pickle=False) as archive:
-        if len(set(archive.files)) < len(archive.files):
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                _check_npy(member.filename.removesuffix(".npy"), file, member.file_size)
+    with np.load(path, allow_pickle=False) as arrays:
+        if len(set(arrays.files)) < len(arrays.files):
             raise UserError("has two arrays of one name")
-        return {name: archive[name] for name in archive.files}, {}
+        return {name: arrays[name] for name in arrays.files}, {}
+
+
+def _check_npy(name: str, file: IO[bytes], num_bytes: int) -> None:
+    """Checks what an array's header says, before anything of that size is read."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    _check_header(name, dtype)
+    if file.tell() + math.prod(shape) * dtype.itemsize != num_bytes:
+        raise ValueError(f"{name} is no array of the shape {shape}")
 
 
 def _read_hdf5(path: Path) -> Content:
     h5py = import_extra("h5py", "keras")
-    arrays = {}
+    datasets = {}
 
     def add(name, item):
         if isinstance(item, h5py.Dataset):
-            arrays[name] = np.asarray(item[()])
+            datasets[name] = item
 
     with h5py.File(path) as file:
         file.visititems(add)
-    return arrays, {}
+        for name, dataset in datasets.items():
+            _check_header(name, dataset.dtype)
+        _check_unpacked(sum(dataset.nbytes for dataset in datasets.values()), path)
+        return {name: np.asarray(data[()]) for name, data in datasets.items()}, {}
 
 
 def _read_torch(path: Path) -> Content:
@@ -206,7 +203,6 @@ def _read_torch(path: Path) -> Content:
         content = content["model"]
     if not isinstance(content, dict):
         raise UserError(f"holds a {type(content).__name__}, expected a state dict")
-    arrays = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UserError(
@@ -214,8 +210,8 @@ def _read_torch(path: Path) -> Content:
             )
         if value.dtype != torch.float32:
             raise UserError(f"{name} is {value.dtype}, expected torch.float32")
-        arrays[name] = value.detach().numpy()
-    return arrays, metadata
+    _check_unpacked(sum(4 * value.numel() for value in content.values()), path)
+    return {name: value.detach().numpy() for name, value in content.items()}, metadata
 
 
 def _numpy_scalars() -> list[Any]:

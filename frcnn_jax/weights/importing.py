@@ -10,6 +10,7 @@ from frcnn_jax.config import (
     LossConfig,
     ModelConfig,
     Preprocessing,
+    ProposalConfig,
 )
 from frcnn_jax.data.records import VOC_CLASS_NAMES
 from frcnn_jax.errors import UserError
@@ -41,7 +42,7 @@ def read_weights(
     """Reads weights of any known layout.
 
     Args:
-      source: a path, or `hf://OWNER/NAME`.
+      source: a path, an address or a name; see `sources.find_file`.
       preprocessing: a name of `PREPROCESSINGS`; by default what the project uses. With
         layers of an `.npz` it must be given here or in the config, unless they are the
         published Caffe ones.
@@ -82,13 +83,14 @@ def read_weights(
     if layout.is_detector:
         num_classes = len(arrays["head.score.bias"]) - 1
         spec = DetectorSpec(
-            model=_model_config(colors, anchor_scales, anchor_ratios),
+            model=_model_config(layout, colors, anchor_scales, anchor_ratios),
             class_names=_class_names(source, num_classes, class_names),
         )
     return Weights(source, layout.title, file.sha256, arrays, unknown, colors, spec)
 
 
 def _model_config(
+    layout: Layout,
     colors: Preprocessing | None,
     anchor_scales: Sequence[float],
     anchor_ratios: Sequence[float],
@@ -96,6 +98,7 @@ def _model_config(
     return ModelConfig(
         anchor_scales=tuple(anchor_scales),
         anchor_ratios=tuple(anchor_ratios),
+        proposals=ProposalConfig(rank_by=layout.rank_by),
         losses=LossConfig(delta_std=DELTA_STD),
         **({} if colors is None else vars(colors)),
     )

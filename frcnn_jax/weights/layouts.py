@@ -7,6 +7,7 @@ fc6 reads features flattened as (height, width, channel), anchors are scale-majo
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Layout:
     suffixes: tuple[str, str] = (".weight", ".bias")  # of kernel and bias
     is_detector: bool = False
     output_first: bool = True  # kernels [out, in, h, w], fc6 reads (channel, h, w)
+    rank_by: Literal["probability", "logit"] = "probability"  # of its proposals
     preprocessing: str | None = "torchvision"  # None: the file cannot tell
     # If conv1_1 is the published Caffe kernel, by the order of colors it is for.
     caffe_preprocessings: Mapping[str, str] = dataclasses.field(
@@ -158,6 +160,7 @@ def _chainercv(convolution: str) -> Layout:
         },
         suffixes=("/W", "/b"),
         is_detector=True,
+        rank_by="logit",  # its region_proposal_network.py takes no softmax
         preprocessing="chainercv",
         caffe_preprocessings={"BGR": "py-faster-rcnn", "RGB": "chainercv"},
     )

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +26,16 @@ class Weights:
     unknown: tuple[str, ...]  # arrays of the file that we have no use for
     preprocessing: Preprocessing | None  # None: the file does not say
     spec: DetectorSpec | None = None  # None: no whole detector
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits: the beginning of a SHA-256 of spec and arrays."""
+        spec = None if self.spec is None else self.spec.to_dict()
+        digest = hashlib.sha256(json.dumps(spec).encode())
+        for name, array in sorted(self.arrays.items()):
+            digest.update(f"{name} {array.shape}".encode())
+            digest.update(array.astype("<f4").tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def model_fields(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from frcnn_jax.config import (
@@ -22,7 +23,9 @@ from frcnn_jax.config.loading import (
     save_config,
 )
 from frcnn_jax.data import transforms
+from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.errors import UserError
+from tests.helpers.sized import SizedSource
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -42,6 +45,15 @@ def test_notebook_config_has_the_notebooks_numbers():
     assert config.model.activation == "none"
     assert config.model.proposals.iou_threshold == 0.7
     assert not config.model.proposal_targets.append_gt
+
+
+@pytest.mark.parametrize("size", [(500, 333), (375, 500), (800, 800), (1, 4000)])
+def test_notebook_config_makes_every_image_800_by_800(size):
+    config = load_config(CONFIGS[0].with_name("notebook.py"))
+    (batch,) = evaluation_batches(SizedSource([size]), config.data, batch_size=1)
+    np.testing.assert_array_equal(batch.image_sizes, [[800, 800]])
+    np.testing.assert_allclose(batch.boxes[0, 0], [0, 0, 800, 800], rtol=1e-6)
+    assert batch.canvas == (800, 800)
 
 
 def test_recipe_has_the_published_numbers():
@@ -66,6 +78,32 @@ def test_recipe_on_both_years_differs_in_data_and_schedule_only():
     changes = {name: getattr(single.data, name) for name in places}
     assert dataclasses.replace(both.data, **changes) == single.data
     assert both.model == single.model
+
+
+def test_recipe_on_tfds_differs_in_the_source_only():
+    folder, tfds = (
+        load_config(CONFIGS[0].with_name(name))
+        for name in ("voc07_vgg16.py", "voc07_tfds.py")
+    )
+    places = ("source", "root", "train_split")
+    changes = {name: getattr(folder.data, name) for name in places}
+    data = dataclasses.replace(tfds.data, **changes)
+    assert dataclasses.replace(tfds, data=data, work_dir=folder.work_dir) == folder
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"class_names": ("a", "b", "a")}, r"data\.class_names is .*, expected differ"),
+        (
+            {"source": "shapes", "train_split": "test"},
+            r"data\.test_split is test, expected another split than data\.train_split",
+        ),
+    ],
+)
+def test_impossible_data_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        DataConfig(**values)
 
 
 def test_default_canvases_hold_every_aspect_ratio_in_whole_cells():
@@ -178,6 +216,8 @@ def test_impossible_value_names_field_and_value(make, message):
         ({"sed": 1}, "sed"),
         ({"optimizer": {"lr": 1.0}}, "lr"),
         ({"seed": "1"}, "seed"),
+        ({"seed": -1}, "seed is -1, expected at least 0"),
+        ({"seed": 2**32}, "seed is 4294967296"),
         ({"data": {"canvases": [1008, 1008]}}, "data.canvases"),
         ({"data": {"canvases": [[1, 2, 3]]}}, "data.canvases"),
         ({"data": {"canvases": [["608", 1008]]}}, "data.canvases"),
@@ -189,6 +229,19 @@ def test_json_with_unknown_field_or_wrong_type_is_refused(values, message, tmp_p
     with pytest.raises(UserError, match=message) as error:
         read_config(path)
     assert str(path) in str(error.value)
+
+
+def test_value_with_a_line_break_is_refused_in_one_line():
+    for line_break in ("\n", "\r", "\x85", "\u2028"):
+        with pytest.raises(UserError, match="batch_size") as error:
+            config_from_dict({"batch_size": f"a{line_break}b"}, where="here")
+        assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, {"": None}, "608 800", 608, None])
+def test_canvases_that_are_no_list_are_refused_in_one_line(value):
+    with pytest.raises(UserError, match=r"^here: "):
+        config_from_dict({"data": {"canvases": value}}, where="here")
 
 
 def test_lists_stand_for_tuples_also_within_them():

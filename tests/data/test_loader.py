@@ -10,11 +10,10 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.loader import TrainLoader, evaluation_batches
 from frcnn_jax.data.records import Batch, fingerprint
 from frcnn_jax.data.sources.shapes import ShapesSource
-from frcnn_jax.data.sources.voc import VOCSource
 from frcnn_jax.errors import UserError
 from tests.helpers.batches import train_batches
 from tests.helpers.sized import SizedSource
-from tests.helpers.voc_folder import voc_object
+from tests.helpers.voc_folder import open_voc, voc_object
 
 NUM_IMAGES = 10
 CONFIG = DataConfig(
@@ -22,11 +21,11 @@ CONFIG = DataConfig(
 )
 
 # For images of three aspect ratios: 11 wide ones, 6 tall ones and 2 squares.
-SIZES = [(12, 24), (24, 12), (12, 24)] * 5 + [(16, 16), (12, 24), (24, 12), (16, 16)]
+SIZES = [(24, 48), (48, 24), (24, 48)] * 5 + [(32, 32), (24, 48), (48, 24), (32, 32)]
 MIXED = DataConfig(
-    shorter_side=12,
-    longer_side=24,
-    canvases=((12, 24), (24, 12), (16, 16)),
+    shorter_side=24,
+    longer_side=48,
+    canvases=((24, 48), (48, 24), (32, 32)),
     max_objects=1,
 )
 TRAINING = {"batch_size": 4, "seed": 0}
@@ -108,7 +107,7 @@ def test_difficult_objects_are_not_in_a_batch(voc_folder, voc_object):
     objects = [voc_object("x", 1, 1, 9, 9, difficult), voc_object("y", 1, 1, 20, 20)]
     voc_folder.add("a", objects)
     voc_folder.split("all", ["a"])
-    source = VOCSource(voc_folder.root, "all")
+    source = open_voc(voc_folder.root, "all")
     (batch,) = take(train_batches(source, CONFIG, batch_size=1, seed=0), 1)
     np.testing.assert_array_equal(batch.labels, [[1, 0, 0, 0]])
     np.testing.assert_array_equal(batch.box_mask, [[True, False, False, False]])
@@ -127,13 +126,13 @@ def test_every_epoch_has_each_image_once_in_another_order(mixed):
 
 
 def test_the_images_of_a_batch_share_the_smallest_canvas_they_fit_into(mixed):
-    wide, tall, square = (12, 24), (24, 12), (16, 16)
+    wide, tall, square = (24, 48), (48, 24), (32, 32)
     seen = []
     for batch in take(train_batches(mixed, MIXED, **TRAINING), 6):
         assert len(batch.images) == 4
         for index, size in zip(batch.indices, batch.image_sizes, strict=True):
-            # A square of 16 pixels becomes one of 12, as the shorter side is 12.
-            assert tuple(size) == ((12, 12) if SIZES[index] == square else SIZES[index])
+            # A square of 32 pixels becomes one of 24, as the shorter side is 24.
+            assert tuple(size) == ((24, 24) if SIZES[index] == square else SIZES[index])
         seen.append(batch.images.shape[1:3])
     assert sorted(seen) == sorted([wide] * 3 + [tall] * 2 + [square])
 
@@ -284,7 +283,7 @@ def test_evaluation_fills_a_batch_larger_than_the_data_set(shapes):
 def test_evaluation_goes_canvas_by_canvas_in_order(mixed):
     batches = list(evaluation_batches(mixed, MIXED, batch_size=4))
     assert [b.images.shape[1:3] for b in batches] == (
-        [(12, 24)] * 3 + [(24, 12)] * 2 + [(16, 16)]
+        [(24, 48)] * 3 + [(48, 24)] * 2 + [(32, 32)]
     )
     order = np.concatenate([batch.indices[batch.image_mask] for batch in batches])
     expected = sorted(range(19), key=lambda i: MIXED.canvases.index(SIZES[i]))
@@ -301,7 +300,7 @@ def test_images_of_different_sizes_share_a_canvas(voc_folder, voc_object):
     voc_folder.add("tall", [voc_object("x", 1, 1, 20, 40)], size=(40, 20))
     voc_folder.add("wide", [voc_object("x", 1, 1, 50, 10)], size=(10, 50))
     voc_folder.split("all", ["tall", "wide"])
-    source = VOCSource(voc_folder.root, "all")
+    source = open_voc(voc_folder.root, "all")
     config = dataclasses.replace(CONFIG, shorter_side=32)
     (batch,) = evaluation_batches(source, config, batch_size=2)
     np.testing.assert_array_equal(batch.image_sizes, [[64, 32], [13, 64]])
@@ -332,7 +331,7 @@ def test_the_fingerprint_changes_with_any_annotation_and_nothing_else(voc_folder
     def annotate(*objects, size=(60, 80), name="a"):
         voc_folder.add(name, objects, size=size)
         voc_folder.split("all", [name])
-        source = VOCSource(voc_folder.root, "all", class_names=("x", "y"))
+        source = open_voc(voc_folder.root, "all", class_names=("x", "y"))
         return fingerprint(source)
 
     plain = voc_object("x", 1, 1, 9, 9)
@@ -349,7 +348,7 @@ def test_the_fingerprint_changes_with_any_annotation_and_nothing_else(voc_folder
         annotate(plain, size=(60, 81)),
         annotate(plain, name="b"),
     ]
-    renamed = VOCSource(voc_folder.root, "all", class_names=("x", "z"))
+    renamed = open_voc(voc_folder.root, "all", class_names=("x", "z"))
     assert len({same[0], *others, fingerprint(renamed)}) == 9
 
 
@@ -358,7 +357,7 @@ def test_a_broken_image_surfaces_with_its_path(voc_folder, voc_object, num_worke
     voc_folder.add("a", [voc_object("x", 1, 1, 9, 9)])
     voc_folder.truncate("a")
     voc_folder.split("all", ["a"])
-    source = VOCSource(voc_folder.root, "all")
+    source = open_voc(voc_folder.root, "all")
     config = dataclasses.replace(CONFIG, num_workers=num_workers)
     batches = train_batches(source, config, **TRAINING)
     with pytest.raises(UserError, match=r"cannot read image .*/a\.jpg") as error:

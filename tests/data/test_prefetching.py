@@ -5,7 +5,10 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +18,11 @@ from frcnn_jax.errors import UserError
 from tests.helpers.batches import train_batches
 from tests.helpers.sized import SizedSource
 
+ROOT = Path(__file__).parents[2]
 ONE_WORKER = DataConfig(
-    shorter_side=8, longer_side=8, canvases=((8, 8),), max_objects=1, num_workers=1
+    shorter_side=16, longer_side=16, canvases=((16, 16),), max_objects=1, num_workers=1
 )
+TWO_WORKERS = dataclasses.replace(ONE_WORKER, num_workers=2)
 
 
 class FailingSource(SizedSource):
@@ -30,7 +35,7 @@ class FailingSource(SizedSource):
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_killed_worker_is_one_clear_line_within_seconds(num_workers):
     others = set(multiprocessing.active_children())
-    source = SizedSource([(8, 8)] * 5)
+    source = SizedSource([(16, 16)] * 5)
     config = dataclasses.replace(ONE_WORKER, num_workers=num_workers)
     batches = train_batches(source, config, batch_size=2, seed=0)
     next(batches)
@@ -47,7 +52,9 @@ def test_a_killed_worker_is_one_clear_line_within_seconds(num_workers):
 
 def test_sigterm_leaves_the_workers_to_the_run():
     others = set(multiprocessing.active_children())
-    batches = train_batches(SizedSource([(8, 8)] * 5), ONE_WORKER, batch_size=2, seed=0)
+    batches = train_batches(
+        SizedSource([(16, 16)] * 5), ONE_WORKER, batch_size=2, seed=0
+    )
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - others
     os.kill(worker.pid, signal.SIGTERM)
@@ -59,7 +66,7 @@ def test_sigterm_leaves_the_workers_to_the_run():
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_runtime_error_of_the_source_stays_what_it_is(num_workers):
-    source = FailingSource([(8, 8)] * 2)
+    source = FailingSource([(16, 16)] * 2)
     config = dataclasses.replace(ONE_WORKER, num_workers=num_workers)
     batches = evaluation_batches(source, config, batch_size=2)
     with pytest.raises(RuntimeError, match="bug in a source"):
@@ -68,7 +75,7 @@ def test_a_runtime_error_of_the_source_stays_what_it_is(num_workers):
 
 def test_closing_ends_the_workers():
     others = set(multiprocessing.active_children())
-    source = SizedSource([(8, 8)] * 20)
+    source = SizedSource([(16, 16)] * 20)
     batches = evaluation_batches(source, ONE_WORKER, batch_size=2)
     next(batches)
     assert set(multiprocessing.active_children()) - others
@@ -78,8 +85,37 @@ def test_closing_ends_the_workers():
 
 def test_letting_go_ends_the_workers():
     others = set(multiprocessing.active_children())
-    source = SizedSource([(8, 8)] * 20)
+    source = SizedSource([(16, 16)] * 20)
     batches = evaluation_batches(source, ONE_WORKER, batch_size=2)
     next(batches)
     del batches
     assert not set(multiprocessing.active_children()) - others
+
+
+# One iterator is read to its end, another is left open.
+SCRIPT = """
+import itertools
+from frcnn_jax.data.loader import evaluation_batches
+from tests.data.test_prefetching import TWO_WORKERS
+from tests.helpers.batches import train_batches
+from tests.helpers.sized import SizedSource
+
+if __name__ == "__main__":
+    source = SizedSource([(8, 8)] * 20)
+    whole = list(evaluation_batches(source, TWO_WORKERS, batch_size=2))
+    open_end = train_batches(source, TWO_WORKERS, batch_size=2, seed=0)
+    print(len(whole), len(list(itertools.islice(open_end, 3))))
+"""
+
+
+def test_a_process_with_workers_exits_silently(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("10 3\n", "")

@@ -39,14 +39,13 @@ def test_good_boxes_pass_unchanged_and_silently(caplog):
         [10, 10, 10, 20],
         [10, 10, 20, 10],
         [20, 10, 10, 20],
-        [-2, 10, 20, 20],
-        [10, -1.5, 20, 20],
-        [10, 10, 52, 20],
-        [10, 10, 20, 102],
         [-1, 10, 0, 20],
         [10, 100, 20, 101],
+        [-30, 10, -10, 20],
+        [10, 110, 20, 130],
         [10, np.nan, 20, 20],
         [10, 10, np.inf, 20],
+        [10, np.inf, 20, np.inf],
     ],
 )
 def test_a_box_without_area_or_outside_is_dropped_with_its_label(bad, caplog):
@@ -57,10 +56,40 @@ def test_a_box_without_area_or_outside_is_dropped_with_its_label(bad, caplog):
     assert "1, in one" in caplog.text
 
 
-def test_a_box_one_pixel_outside_is_clipped(caplog):
+def test_a_box_one_pixel_outside_is_clipped_silently(caplog):
     (kept,) = drop_bad_boxes([annotate([[-1, -1, 51, 101]])])
     np.testing.assert_array_equal(kept.boxes, [[0, 0, 50, 100]])
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [
+        ([-2, 10, 20, 20], [0, 10, 20, 20]),
+        ([10, -1.5, 20, 20], [10, 0, 20, 20]),
+        ([10, 10, 52, 20], [10, 10, 50, 20]),
+        ([10, 10, 20, 102], [10, 10, 20, 100]),
+        ([-1e6, -1e6, 1e6, 1e6], [0, 0, 50, 100]),
+        ([49.5, 10, 70, 20], [49.5, 10, 50, 20]),
+    ],
+)
+def test_a_box_that_reaches_far_outside_is_clipped_with_a_warning(box, clipped, caplog):
+    (kept,) = drop_bad_boxes([annotate([[1, 2, 3, 4], box])])
+    np.testing.assert_array_equal(kept.boxes, [[1, 2, 3, 4], clipped])
+    np.testing.assert_array_equal(kept.labels, [0, 1])
+    expected = "clipped boxes that reach outside their image: 1, in one"
+    assert caplog.messages == [expected]
+
+
+def test_clipped_and_dropped_boxes_have_a_warning_each(caplog):
+    outside, far_outside, empty = [0, 0, 60, 9], [60, 0, 70, 9], [5, 5, 5, 9]
+    drop_bad_boxes(
+        [annotate([outside, empty], "a"), annotate([far_outside], "b"), annotate([])]
+    )
+    assert caplog.messages == [
+        "clipped boxes that reach outside their image: 1, in a",
+        "dropped boxes without area or outside their image: 2, in a, b",
+    ]
 
 
 def test_empty_side_decides_which_boxes_have_an_area():

@@ -7,35 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import Source
+from frcnn_jax.data.sources import open_source
 from frcnn_jax.data.sources.tfds import TFDSSource
 from frcnn_jax.errors import UserError
+from tests.helpers.tfds_data import prepare, voc_features
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
 NUM_IMAGES = 4
-
-
-def prepare(data_dir, data_name, features, example):
-    """Writes a data set of four examples, without TensorFlow."""
-
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = data_name
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features_dict = tfds.features.FeaturesDict(features)
-            return tfds.core.DatasetInfo(builder=self, features=features_dict)
-
-        def _split_generators(self, dl_manager):
-            del dl_manager
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for number in range(NUM_IMAGES):
-                yield number, example(number)
-
-    Builder(data_dir=data_dir, file_format="array_record").download_and_prepare()
 
 
 def encode(number):
@@ -43,25 +24,6 @@ def encode(number):
     Image.new("RGB", (50, 40 + number), (255, 0, 0)).save(stream, "PNG")
     stream.seek(0)
     return stream
-
-
-def voc_features():
-    return {
-        "image": tfds.features.Image(),
-        "image/filename": tfds.features.Text(),
-        "objects": tfds.features.Sequence(
-            {
-                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
-                "bbox": tfds.features.BBoxFeature(),
-                "pose": tfds.features.ClassLabel(names=["left", "right"]),
-                "is_truncated": np.bool_,
-                "is_difficult": np.bool_,
-            }
-        ),
-        "labels": tfds.features.Sequence(
-            tfds.features.ClassLabel(names=["cat", "dog"])
-        ),
-    }
 
 
 def voc_example(number):
@@ -82,13 +44,16 @@ def voc_example(number):
         "image/filename": f"{number}.png",
         "objects": objects,
         "labels": [],
+        "labels_no_difficult": [],
     }
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     root = tmp_path_factory.mktemp("tfds")
-    prepare(root, "pets", voc_features(), voc_example)
+    numbers = range(NUM_IMAGES)
+    pets = {"train": [voc_example(number) for number in numbers]}
+    prepare(root, "pets", voc_features(["cat", "dog"]), pets)
     features = {
         "image": tfds.features.Image(),
         "objects": tfds.features.Sequence(
@@ -103,15 +68,20 @@ def data_dir(tmp_path_factory):
         root,
         "crowds",
         features,
-        lambda number: {
-            "image": encode(number),
-            "objects": [
+        {
+            "train": [
                 {
-                    "label": "a",
-                    "bbox": tfds.features.BBox(0.0, 0.0, 1.0, 1.0),
-                    "is_crowd": True,
+                    "image": encode(number),
+                    "objects": [
+                        {
+                            "label": "a",
+                            "bbox": tfds.features.BBox(0.0, 0.0, 1.0, 1.0),
+                            "is_crowd": True,
+                        }
+                    ],
                 }
-            ],
+                for number in numbers
+            ]
         },
     )
     prepare(
@@ -121,14 +91,61 @@ def data_dir(tmp_path_factory):
             "image": tfds.features.Image(),
             "label": tfds.features.ClassLabel(names=["a"]),
         },
-        lambda number: {"image": encode(number), "label": "a"},
+        {"train": [{"image": encode(0), "label": "a"}]},
     )
+    return root
+
+
+@pytest.fixture(scope="module")
+def broken_dir(tmp_path_factory):
+    """Image 1 is cut short, image 2 is no image."""
+    root = tmp_path_factory.mktemp("broken")
+    examples = [voc_example(number) for number in range(NUM_IMAGES)]
+    content = examples[1]["image"].getvalue()
+    examples[1]["image"] = io.BytesIO(content[: len(content) // 2])
+    examples[2]["image"] = io.BytesIO(b"no image")
+    prepare(root, "pets", voc_features(["cat", "dog"]), {"train": examples})
     return root
 
 
 @pytest.fixture(scope="module")
 def pets(data_dir):
     return TFDSSource("pets", "train", data_dir=data_dir)
+
+
+def test_given_classes_decide_the_labels(data_dir):
+    config = DataConfig(
+        source="tfds", name="pets", root=str(data_dir), class_names=("dog", "cat")
+    )
+    source = open_source(config, "train")
+    assert source.class_names == ("dog", "cat")
+    labels = source.annotations[find(source, "3.png")].labels
+    np.testing.assert_array_equal(labels, [1, 0, 0])
+    assert labels.dtype == np.int32
+
+
+def test_an_object_without_a_label_is_refused(tmp_path):
+    example = voc_example(1)
+    example["objects"][0]["label"] = -1
+    prepare(tmp_path, "pets", voc_features(["cat", "dog"]), {"train": [example]})
+    with pytest.raises(UserError, match=r"an object in 0 of .* pets .* has no label"):
+        TFDSSource("pets", "train", data_dir=tmp_path)
+
+
+def test_skip_broken_leaves_out_broken_images_and_names_them(broken_dir, caplog):
+    source = TFDSSource("pets", "train", data_dir=broken_dir, skip_broken=True)
+    ids = [annotation.image_id for annotation in source.annotations]
+    assert sorted(ids) == ["0.png", "3.png"]
+    for index, annotation in enumerate(source.annotations):
+        assert source.read_image(index).shape == (*annotation.image_size, 3)
+    (message,) = caplog.messages
+    assert message.startswith("left out 2 broken images: ")
+    assert "of pets (train)" in message
+
+
+def test_a_broken_image_names_the_data_set_otherwise(broken_dir):
+    with pytest.raises(UserError, match=r"cannot read image \d of TFDS data set pets"):
+        TFDSSource("pets", "train", data_dir=broken_dir)
 
 
 def find(source, image_id):

@@ -44,6 +44,20 @@ def test_resize_scales_boxes_by_the_real_ratio_of_each_axis():
     assert boxes.dtype == scale.dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    ("image_size", "expected"), [((333, 500), (80, 96)), ((500, 333), (96, 80))]
+)
+def test_stretched_image_gets_both_lengths_exactly(image_size, expected):
+    image = np.zeros((*image_size, 3), np.uint8)
+    boxes = np.array([[0, 0, *image_size]], np.float32)
+    image, boxes, scale = transforms.resize(
+        image, boxes, shorter_side=80, longer_side=96, keep_aspect_ratio=False
+    )
+    assert image.shape == (*expected, 3)
+    np.testing.assert_allclose(boxes, [[0, 0, *expected]], rtol=1e-6)
+    np.testing.assert_allclose(scale * image_size, expected, rtol=1e-6)
+
+
 def test_resize_to_the_same_size_changes_nothing():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     resized, boxes, scale = transforms.resize(

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from frcnn_jax.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
+FIGURES = ("voc07_map", "area_map", "coco", "per_class")  # of an evaluation
 TIMES = ("images_per_second", "input_wait_share")  # a clock makes these figures
 UNFINISHED = "*.orbax-checkpoint-tmp*"
 

@@ -18,10 +18,13 @@ from frcnn_jax.config import (
     ProposalTargetConfig,
 )
 from frcnn_jax.config.detector_spec import make_spec
+from frcnn_jax.data.images import Picture
 from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.data.records import Batch
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.data.sources.shapes import CLASS_NAMES
+from frcnn_jax.detections import Detections
+from frcnn_jax.detector import Detector
 from frcnn_jax.models import VGG16, FasterRCNN, Losses, SamplingStats
 from frcnn_jax.models.parameters import abstract_detector, parameter_shapes
 from frcnn_jax.training import checkpoint, optimizer
@@ -119,6 +122,16 @@ def losses(model: FasterRCNN, keys, batch: Batch) -> tuple[Losses, SamplingStats
 def detect(model: FasterRCNN, batch: Batch) -> ops.Detections:
     """Detects objects in a batch, in pixels of the resized images."""
     return model.detect(model(batch.images, batch.image_sizes, batch.scales))
+
+
+def detect_all(detector: Detector, picture: Picture) -> Detections:
+    """Detects what an evaluation reports, whatever the default threshold."""
+    options = detector.spec.model.detection
+    return detector(
+        picture,
+        score_threshold=options.score_threshold,
+        max_detections=options.max_detections,
+    )
 
 
 def first_batch(batch_size: int = 2, canvas: tuple[int, int] = (64, 64)) -> Batch:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.records import Source
+from frcnn_jax.data.sources import open_source
+from tests.helpers.pictures import save_noise
 
 
 class VOCFolder:
@@ -36,8 +38,7 @@ class VOCFolder:
         suffix: str = ".jpg",
     ) -> None:
         """Writes noise of size (height, width) and the given `<object>` elements."""
-        noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-        Image.fromarray(noise).save(self.image(image_id, suffix))
+        save_noise(self.image(image_id, suffix), size)
         self.annotation(image_id).write_text(
             f"<annotation>{''.join(objects)}</annotation>"
         )
@@ -48,6 +49,10 @@ class VOCFolder:
         self.image(image_id).write_bytes(content[: len(content) // 2])
 
 
+def voc_size(height: object, width: object) -> str:
+    return f"<size><width>{width}</width><height>{height}</height></size>"
+
+
 def voc_object(
     name: str, x_min: object, y_min: object, x_max: object, y_max: object, extra=""
 ) -> str:
@@ -55,3 +60,7 @@ def voc_object(
         f"<object><name>{name}</name>{extra}<bndbox><xmin>{x_min}</xmin>"
         f"<ymin>{y_min}</ymin><xmax>{x_max}</xmax><ymax>{y_max}</ymax></bndbox></object>"
     )
+
+
+def open_voc(root: Path, split: str, **options) -> Source:
+    return open_source(DataConfig(source="voc", root=str(root), **options), split)

@@ -1,5 +1,6 @@
 """Convolution against XLA's own, pooling on padded maps, sums in float32."""
 
+import functools
 from unittest import mock
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from flax import nnx
 
 from frcnn_jax.models import layers
+from tests.helpers.lowering import each_platform, lower
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -60,6 +62,18 @@ def test_the_gradients_equal_xlas(shape, kernel_size, padding, block_cells):
         np.testing.assert_array_equal(value, other)
 
 
+@each_platform
+def test_only_the_cpu_takes_the_kernel_gradient_by_products(platform):
+    x = jax.ShapeDtypeStruct((1, 8, 8, 4), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 4, 4), jnp.float32)
+
+    def kernel_gradient(x, kernel, cotangent):
+        return gradients(layers.convolve, x, kernel, "SAME", cotangent)[2]
+
+    lowered = lower(kernel_gradient, x, kernel, x, platforms=(platform,))
+    assert ("stablehlo.dot_general" in lowered) == (platform == "cpu")
+
+
 def test_sums_of_bfloat16_products_are_float32():
     # 4096 ones add up to 256 in bfloat16.
     x = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
@@ -83,6 +97,26 @@ def test_vmap_equals_a_loop():
         alone = one(x[index], cotangent[index])
         for value, other in zip(together, alone, strict=True):
             np.testing.assert_array_equal(value[index], other)
+
+
+def test_forward_mode_works_over_reverse_mode_only():
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(rng.integers(-4, 5, (1, 4, 3, 2)), jnp.float32)
+    kernel = jnp.asarray(rng.integers(-4, 5, (3, 3, 2, 4)), jnp.float32)
+
+    def total(convolution, kernel):
+        y = convolution(x, kernel, (1, 1), "SAME", dimension_numbers=DIMENSIONS)
+        return (y**2).sum()
+
+    def product(convolution):
+        gradient = jax.grad(functools.partial(total, convolution))
+        return jax.jvp(gradient, (kernel,), (kernel,))[1]
+
+    expected = product(jax.lax.conv_general_dilated)
+    np.testing.assert_array_equal(product(layers.convolve), expected)
+    with pytest.raises(TypeError, match="custom_vjp function"):
+        jax.jacfwd(functools.partial(total, layers.convolve))(kernel)
+    assert '"custom_vjp function"' in layers.convolve.__doc__
 
 
 def test_with_few_channels_the_gradient_is_xlas_own(monkeypatch):

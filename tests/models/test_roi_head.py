@@ -40,6 +40,24 @@ def test_dropout_needs_a_key_and_follows_it(pooled):
     assert jnp.any(first != head(pooled, jax.random.key(3))[0])
 
 
+def test_dropout_does_not_depend_on_jaxs_flags(pooled):
+    head = make_head(dropout=0.5)
+    keep = jax.random.bernoulli(jax.random.key(2), 0.5, (5, 16))  # by default
+    dropped = head._drop(jnp.ones((5, 16)), jax.random.key(2))
+    np.testing.assert_array_equal(dropped, 2.0 * keep)
+    expected = head(pooled, jax.random.key(2))
+    key = jax.random.key(2, impl="threefry2x32")
+    for flag in (jax.threefry_partitionable(False), jax.enable_x64(True)):
+        with flag:
+            for array, other in zip(head(pooled, key), expected, strict=True):
+                np.testing.assert_array_equal(array, other)
+    rbg = jax.vmap(head)(
+        jnp.stack([pooled, pooled]), jax.random.split(jax.random.key(2, impl="rbg"))
+    )[0]
+    alone = head(pooled, jax.random.split(jax.random.key(2, impl="rbg"))[1])[0]
+    np.testing.assert_allclose(rbg[1], alone, rtol=1e-5, atol=1e-6)
+
+
 def test_dropout_keeps_the_mean():
     head = make_head(dropout=0.25)
     dropped = head._drop(jnp.ones((100, 100)), jax.random.key(0))

@@ -1,5 +1,6 @@
 """Anchors, against the formula written out one anchor at a time."""
 
+import inspect
 import math
 
 import jax
@@ -95,6 +96,12 @@ def test_grid_anchors_name_the_option_that_is_wrong():
     base = ops.base_anchors()
     with pytest.raises(ValueError, match=r"^feature_size is "):
         ops.grid_anchors((-1, 2), base)
+    with pytest.raises(
+        ValueError, match=r"^feature_size is \(1.5, 2\), expected two i"
+    ):
+        inspect.unwrap(ops.grid_anchors)((1.5, 2), base)
+    with pytest.raises(ValueError, match=r"^feature_size is \(1, 2, 3\), expected two"):
+        inspect.unwrap(ops.grid_anchors)((1, 2, 3), base)
     with pytest.raises(ValueError, match=r"^stride is "):
         ops.grid_anchors((1, 2), base, 0)
 

@@ -176,3 +176,77 @@ def test_a_prediction_that_is_not_finite_gives_finite_proposals():
     )  # fmt: skip
     assert np.isfinite(proposals.boxes).all()
     assert np.isfinite(proposals.scores).all()
+
+
+def calls(dtype):
+    """Positional and keyword arguments of every function, of floats of a type."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(dtype)
+
+    corners = np.sort(rng.uniform(0, 64, (40, 2, 2)), axis=1)
+    boxes = corners.reshape(40, 4).astype(dtype)
+    gt_boxes, gt_mask = boxes[:3] + dtype(0.5), np.array([True, True, False])
+    key, mask, size = jax.random.key(0), rng.random(40) < 0.9, np.array([60, 64.0])
+    classes, labels = rng.integers(0, 3, 40), rng.integers(0, 5, 3)
+    selection = {"iou_threshold": 0.5, "max_outputs": 9}
+    anchor_targets = ops.AnchorTargets(rng.integers(-1, 2, 40), normal(40, 4))
+    proposal_targets = ops.ProposalTargets(boxes, classes, normal(40, 4), mask)
+    return {
+        "anchor_targets": ((key, boxes, gt_boxes, gt_mask, size), {"num_samples": 9}),
+        "base_anchors": ((), {}),
+        "batched_nms": ((boxes, normal(40), classes, mask), selection),
+        "box_area": ((boxes,), {}),
+        "box_iou": ((boxes, gt_boxes), {}),
+        "clip_boxes": ((boxes, size / 2), {}),
+        "decode_boxes": ((boxes, normal(40, 4)), {}),
+        "encode_boxes": ((boxes, boxes[::-1]), {}),
+        "grid_anchors": (((3, 4), boxes), {}),
+        "nms": ((boxes, normal(40), mask), selection),
+        "proposal_targets": (
+            (key, boxes, mask, gt_boxes, labels, gt_mask),
+            {"num_samples": 9},
+        ),
+        "propose": (
+            (normal(40), normal(40, 4), boxes, (60, 64)),
+            {"pre_nms": 30, "post_nms": 9, "min_size": 2.0},
+        ),
+        "roi_align": ((normal(4, 5, 2), boxes), {"feature_size": (4, 4)}),
+        "roi_loss": (
+            (normal(40, 3), normal(40, 3, 4), proposal_targets),
+            {"delta_std": (0.1, 0.1, 0.2, 0.2)},
+        ),
+        "roi_pool": ((normal(4, 5, 2), boxes), {"rounding": "floor"}),
+        "rpn_loss": ((normal(40, 2), normal(40, 4), anchor_targets), {"beta": 1 / 9}),
+        "sample_indices": ((key, mask, 9), {}),
+        "select_detections": (
+            (jax.nn.softmax(normal(40, 3)), normal(40, 3, 4), boxes, mask, size),
+            {"max_detections": 9},
+        ),
+        "smooth_l1": ((normal(40),), {}),
+    }
+
+
+RESULT_TYPES = {jnp.dtype(name) for name in ("float32", "int32", "bool")}
+KEEP_THE_TYPE = {"roi_align", "roi_pool", "smooth_l1"}  # of features and differences
+
+
+@each_function
+def test_results_do_not_depend_on_x64(function):
+    name = function.__name__
+
+    def results(dtype):
+        arguments, options = calls(dtype)[name]
+        return jax.tree.leaves(jax.jit(lambda: function(*arguments, **options))())
+
+    expected = results(np.float32)
+    with jax.enable_x64(True):
+        in_x64 = [results(np.float32)]
+        if name not in KEEP_THE_TYPE:
+            in_x64.append(results(np.float64))
+    assert {array.dtype for array in expected} <= RESULT_TYPES
+    for result in in_x64:
+        for array, other in zip(result, expected, strict=True):
+            assert array.dtype == other.dtype
+            np.testing.assert_allclose(array, other, rtol=1e-5, atol=1e-5)

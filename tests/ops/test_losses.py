@@ -76,6 +76,13 @@ def test_the_slope_of_smooth_l1_is_finite_and_at_most_one():
     np.testing.assert_allclose(slope, [0, 1e-30, 0.5, 1, -1, 1, -1])
 
 
+def test_smooth_l1_of_an_infinite_difference_is_infinite_with_the_slope_of_the_line():
+    x = jnp.array([np.inf, -np.inf])
+    value, slope = jax.vmap(jax.value_and_grad(ops.smooth_l1))(x)
+    assert value.tolist() == [np.inf, np.inf]
+    assert slope.tolist() == [1.0, -1.0]
+
+
 @pytest.mark.parametrize("options", [PAPER, CAFFE])
 def test_rpn_loss_equals_the_reference(rpn, options):
     logits, deltas, targets = rpn
@@ -229,6 +236,42 @@ def test_huge_logits_and_deltas_give_finite_losses_and_gradients(rpn, roi):
             assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_predictions_that_take_no_part_may_be_anything(rpn, roi, bad):
+    for function, (logits, deltas, targets) in (
+        (ops.rpn_loss, rpn),
+        (ops.roi_loss, roi),
+    ):
+        sampled = targets.labels >= 0 if function is ops.rpn_loss else targets.mask
+        broken_logits, broken_deltas = logits.copy(), deltas.copy()
+        broken_logits[~sampled], broken_deltas[~sampled] = bad, bad
+        compiled = {ops.rpn_loss: rpn_loss, ops.roi_loss: roi_loss}[function]
+        broken = (broken_logits, broken_deltas, targets)
+        np.testing.assert_array_equal(
+            compiled(*broken), compiled(logits, deltas, targets)
+        )
+        for gradient, expected in zip(
+            gradients(*broken, function=function, **CAFFE),
+            gradients(logits, deltas, targets, function=function, **CAFFE),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(gradient, expected)
+
+
+def test_an_infinite_delta_gives_an_infinite_loss_and_a_finite_gradient(rpn, roi):
+    for function, (logits, deltas, targets) in (
+        (ops.rpn_loss, rpn),
+        (ops.roi_loss, roi),
+    ):
+        infinite = np.full_like(deltas, np.inf)
+        _, localization = function(*map(jnp.asarray, (logits, infinite)), targets)
+        assert localization == np.inf
+        for gradient in gradients(
+            logits, infinite, targets, function=function, **CAFFE
+        ):
+            assert np.isfinite(gradient).all()
+
+
 def test_bfloat16_predictions_give_float32_losses(rpn, roi):
     for function, (logits, deltas, targets) in ((rpn_loss, rpn), (roi_loss, roi)):
         half = (logits.astype(jnp.bfloat16), deltas.astype(jnp.bfloat16), targets)
@@ -270,8 +313,9 @@ def test_vmap_equals_a_loop(rpn, roi):
 
 
 def test_the_option_that_is_wrong_is_named(rpn, roi):
-    with pytest.raises(ValueError, match=r"^beta is 0"):
-        ops.smooth_l1(jnp.zeros(3), beta=0.0)
+    for beta in (0.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"^beta is {beta}"):
+            ops.smooth_l1(jnp.zeros(3), beta=beta)
     for function, arguments in ((ops.rpn_loss, rpn), (ops.roi_loss, roi)):
         arguments = jax.tree.map(jnp.asarray, arguments)
         with pytest.raises(ValueError, match=r"^beta is -1"):

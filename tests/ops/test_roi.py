@@ -260,6 +260,45 @@ def test_no_roi_pools_to_nothing(features, function):
     assert function(features, np.zeros((0, 4), np.float32)).shape == (0, 7, 7, 3)
 
 
+@pytest.mark.parametrize("function", [ops.roi_pool, ops.roi_align])
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0, 3), (5, 5, 0)])
+@pytest.mark.parametrize("num_rois", [0, 2])
+def test_a_map_without_cells_or_channels_pools_to_zero(function, shape, num_rois):
+    rois = np.tile(np.float32([[0, 0, 30, 30]]), (num_rois, 1))
+
+    @jax.jit
+    @jax.vmap
+    def pool_with_gradient(features):
+        pooled, pull_back = jax.vjp(lambda x: function(x, rois), features)
+        return pooled, pull_back(pooled)[0]
+
+    pooled, gradient = pool_with_gradient(np.ones((1, *shape), np.float32))
+    np.testing.assert_array_equal(pooled, np.zeros((1, num_rois, 7, 7, shape[2])))
+    np.testing.assert_array_equal(gradient, np.zeros((1, *shape)))
+
+
+@pytest.mark.parametrize("function", [pool, align])
+def test_a_map_of_which_no_cell_is_real_pools_to_zero(features, rois, function):
+    pooled = function(features, rois, feature_size=np.array([0, 0]))
+    np.testing.assert_array_equal(pooled, np.zeros((40, 7, 7, 3)))
+
+
+def test_roi_pool_is_differentiable_twice_in_reverse_mode_only(features, rois):
+    features, rois = jnp.asarray(features), jnp.asarray(rois)
+
+    def total(features):
+        return (ops.roi_pool(features, rois, output_size=(1, 1)) ** 3).sum()
+
+    gradient = jax.grad(total)
+    product = jax.jit(jax.grad(lambda x: jnp.vdot(gradient(x), x)))(features)
+    # The gradient is homogeneous of degree 2, and this the derivative of x * x**2.
+    np.testing.assert_allclose(product, 3 * gradient(features), rtol=1e-4)
+    for forward in (jax.jit(jax.jacfwd(total)), jax.hessian(total)):
+        with pytest.raises(TypeError, match="custom_vjp function"):
+            forward(features)
+    assert '"custom_vjp function"' in ops.roi_pool.__doc__
+
+
 @pytest.mark.parametrize("function", [pool, align])
 def test_the_type_of_the_features_stays(features, rois, function):
     half = jnp.asarray(features[:4, :4], jnp.bfloat16)

@@ -1,4 +1,4 @@
-"""Sampling: exact counts, uniform, and blind to padding."""
+"""Sampling: exact counts, uniform, blind to padding and to JAX's flags."""
 
 import collections
 import functools
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from jaxtyping import TypeCheckError
 
 from frcnn_jax import ops
+from frcnn_jax.ops.sampling import split_key, uniform
 
 sample_indices = jax.jit(ops.sample_indices, static_argnums=2)
 
@@ -61,9 +61,10 @@ def test_a_single_candidate_is_drawn(key):
     assert drawn(key, [False, False, True], 1) == [2]
 
 
-def test_every_ordered_pair_is_equally_likely():
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_every_ordered_pair_is_equally_likely(impl):
     mask = jnp.array([True, False, True, True, False, True])
-    keys = jax.random.split(jax.random.key(1), 2000)
+    keys = jax.random.split(jax.random.key(1, impl=impl), 2000)
     sample = functools.partial(ops.sample_indices, max_samples=2)
     indices, count = jax.jit(jax.vmap(sample, in_axes=(0, None)))(keys, mask)
     assert (count == 2).all()
@@ -114,7 +115,68 @@ def test_vmap_equals_a_loop(mask):
 def test_wrong_arguments_are_refused(key, mask):
     with pytest.raises(ValueError, match=r"^max_samples is -1"):
         sample_indices(key, mask, -1)
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(ValueError, match=r": mask has type float32, expected bool"):
         sample_indices(key, mask.astype(np.float32), 3)
     with pytest.raises(ValueError, match=r": mask has shape"):
         sample_indices(key, mask[None], 3)
+
+
+FLAGS = {
+    "rbg": functools.partial(jax.default_prng_impl, "rbg"),
+    "not partitionable": functools.partial(jax.threefry_partitionable, False),
+    "x64": functools.partial(jax.enable_x64, True),
+}
+
+
+@pytest.fixture(params=FLAGS)
+def flag(request):
+    return FLAGS[request.param]
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_random_numbers_are_those_of_jax_by_default(key, count):
+    numbers = uniform(key, count)
+    assert numbers.dtype == jnp.float32
+    np.testing.assert_array_equal(numbers, jax.random.uniform(key, (count,)))
+    keys, expected = split_key(key, count), jax.random.split(key, count)
+    np.testing.assert_array_equal(*map(jax.random.key_data, (keys, expected)))
+
+
+def test_random_numbers_do_not_depend_on_jaxs_flags(key, flag):
+    def draw(key):
+        keys = split_key(key, 3)
+        return jax.random.key_data(keys), uniform(keys[1], 100)
+
+    expected = draw(key)
+    with flag():
+        result = draw(key), jax.jit(draw)(key)
+    for arrays in result:
+        for array, other in zip(arrays, expected, strict=True):
+            assert array.dtype == other.dtype
+            np.testing.assert_array_equal(array, other)
+
+
+def test_the_sample_does_not_depend_on_jaxs_flags(key, mask, flag):
+    expected = drawn(key, mask, 6)
+    padded = np.concatenate([mask, np.zeros(300, bool)])
+    with flag():
+        assert drawn(key, mask, 6) == expected
+        assert drawn(key, padded, 6) == expected
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_with_other_keys_the_sample_does_not_depend_on_neighbors_or_padding(mask, impl):
+    keys = jax.random.split(jax.random.key(2, impl=impl), 3)
+    sample = functools.partial(ops.sample_indices, mask=jnp.asarray(mask))
+    indices, _ = jax.vmap(functools.partial(sample, max_samples=6))(keys)
+    alone = [drawn(one, mask, 6) for one in keys]
+    assert indices.tolist() == alone
+    assert alone[0] != alone[1]
+    padded = np.concatenate([mask, np.zeros(300, bool)])
+    assert drawn(keys[1], padded, 6) == alone[1]
+
+
+def test_an_rbg_key_gives_the_sample_of_the_threefry_key_of_its_seed(mask):
+    keys = (jax.random.key(4, impl=impl) for impl in ("threefry2x32", "rbg"))
+    first, second = (drawn(jax.random.fold_in(key, 1), mask, 6) for key in keys)
+    assert first == second

@@ -248,6 +248,20 @@ def test_vmap_equals_a_loop():
         np.testing.assert_array_equal(valid[image], alone[1])
 
 
+def test_a_gradient_passes_the_selection(twelve):
+    def total(boxes, scores):
+        indices, mask = ops.nms(boxes, scores, **OPTIONS)
+        return ((boxes[indices] ** 2).sum(axis=1) * scores[indices] * mask).sum()
+
+    boxes, scores = twelve
+    of_boxes, of_scores = jax.jit(jax.grad(total, argnums=(0, 1)))(*twelve)
+    kept = np.isin(np.arange(12), nms(*twelve, **OPTIONS).indices)
+    assert not kept.all()
+    expected = np.where(kept[:, None], 2 * boxes * scores[:, None], 0.0)
+    np.testing.assert_allclose(of_boxes, expected, rtol=1e-5)
+    np.testing.assert_allclose(of_scores, (boxes**2).sum(axis=1) * kept, rtol=1e-5)
+
+
 @pytest.mark.parametrize("iou_threshold", [0.0, 1.0, -0.3, 30.0, float("nan")])
 def test_a_threshold_outside_0_to_1_is_refused(twelve, iou_threshold):
     with pytest.raises(ValueError, match=r"^iou_threshold is "):

@@ -4,8 +4,10 @@ Boxes have whole coordinates, so that no IoU comparison hangs on the last bit.
 """
 
 import functools
+import re
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -129,6 +131,70 @@ def test_the_best_anchors_of_random_objects_are_positive_under_jit(key):
         )
         best = np.where(inside[:, None], iou(anchors, gt_boxes), 0.0).argmax(axis=0)
         assert (targets.labels[best] == 1).all()
+
+
+BASE = ops.base_anchors((2, 4, 8))
+
+
+def alone(key, anchors, gt_boxes, image_size):
+    gt_mask = jnp.ones(NUM_OBJECTS, bool)
+    return ops.anchor_targets(key, anchors, gt_boxes, gt_mask, image_size, **ALL)
+
+
+def under_vmap(key, anchors, gt_boxes, image_size):
+    batch = jnp.stack([key, key]), anchors, jnp.stack([gt_boxes, gt_boxes]), image_size
+    targets = jax.vmap(alone, (0, None, 0, None))(*batch)
+    return jax.tree.map(lambda x: x[1], targets)
+
+
+def in_a_training_step(key, anchors, gt_boxes, image_size):
+    """Makes anchors and boxes before, and the losses and their gradient after."""
+
+    def loss(params):
+        moved = gt_boxes + jax.lax.stop_gradient(jnp.tanh(params).sum())
+        targets = alone(key, ops.grid_anchors((10, 12), BASE), moved, image_size)
+        logits = jnp.stack([params, -params], axis=1)
+        losses = ops.rpn_loss(logits, jnp.outer(params, jnp.arange(4.0)), targets)
+        return sum(losses), targets.labels
+
+    gradient, labels = jax.grad(loss, has_aux=True)(jnp.zeros(len(anchors)))
+    return labels, gradient
+
+
+def gpu_or_cpu():
+    try:
+        return jax.devices("gpu")[0]
+    except RuntimeError:
+        return jax.devices("cpu")[0]
+
+
+@pytest.mark.parametrize("surrounding", [alone, under_vmap, in_a_training_step])
+def test_every_object_has_its_best_anchor_however_it_is_compiled(surrounding, key):
+    rng = np.random.default_rng(5)
+    anchors = np.asarray(ops.grid_anchors((10, 12), BASE))
+    size = np.float32([160, 192])
+    inside = (anchors[:, :2] >= 0).all(axis=1) & (anchors[:, 2:] <= size).all(axis=1)
+    corners = rng.uniform(0, 130, (20, NUM_OBJECTS, 2)).astype(np.float32)
+    sides = rng.uniform(5, 30, corners.shape).astype(np.float32)
+    images = np.concatenate([corners, corners + sides], axis=2)
+    with jax.default_device(gpu_or_cpu()):
+        compiled = jax.jit(surrounding).lower(key, anchors, images[0], size).compile()
+        # Computed once, for the maxima and for the comparison with them.
+        shape = rf"\b{len(anchors)},{NUM_OBJECTS}\]\S*"
+        assert len(re.findall(f"{shape} divide\\(", compiled.as_text())) <= 1
+        for gt_boxes in images:
+            labels, _ = compiled(key, anchors, gt_boxes, size)
+            iou = np.where(inside[:, None], reference.box_iou(anchors, gt_boxes), 0.0)
+            is_best = iou > iou.max(axis=0) - 1e-6
+            assert (is_best & (labels == 1)[:, None]).any(axis=0).all()
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_anchor_targets_are_exported_for_every_platform(key, boxes, objects, platform):
+    function = jax.jit(jax.vmap(ops.anchor_targets, (0, None, None, None, None)))
+    arguments = (key[None], *anchor_arguments(boxes, objects))
+    exported = jax.export.export(function, platforms=[platform])(*arguments)
+    assert "optimization_barrier" in exported.mlir_module()
 
 
 def test_an_iou_at_a_threshold_is_positive_but_not_negative(key):

@@ -79,6 +79,20 @@ def test_folder_without_a_checkpoint_has_no_state_and_no_detector(tmp_path):
         read_checkpoint(tmp_path / "none")
 
 
+def test_only_finished_checkpoints_are_cleaned_up(tmp_path, caplog):
+    save(tmp_path)
+    unfinished = tmp_path / "checkpoints/8.orbax-checkpoint-tmp/metrics/metrics"
+    finished = tmp_path / "checkpoints/7/metrics/metrics"
+    for path in (unfinished, finished):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"validation_loss": 0.')
+    with checkpoint.open_checkpoints(tmp_path):
+        assert unfinished.exists()
+        assert not finished.exists()
+    (message,) = (r.getMessage() for r in caplog.records if "frcnn_jax" in r.name)
+    assert message.startswith(f"{finished}: ")
+
+
 def test_run_with_another_preprocessing_is_refused(tmp_path):
     save(tmp_path)
     with pytest.raises(UserError) as error:

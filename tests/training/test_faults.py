@@ -246,12 +246,26 @@ def test_only_changes_of_the_result_hinder_a_resume(
 def test_allowed_change_is_made_and_stored(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    config = runs.config_in(folder, num_steps=7)
-    assert "num_steps: 6 there, 7 now" in refuse(config)
+    data = dataclasses.replace(runs.CONFIG.data, flip_probability=0.25)
+    config = runs.config_in(folder, num_steps=7, data=data)
+    assert "data.flip_probability: 0.5 there, 0.25 now" in refuse(config)
     train.train(dataclasses.replace(config, resume=ALLOW))
     assert read_config(folder / "config.json") == config
     assert [row["step"] for row in repeatable_rows(folder)] == ["2", "4", "6", "7"]
     assert repeatable_rows(folder)[:3] == repeatable_rows(whole)
+
+
+def test_extended_run_has_the_bits_of_a_run_of_that_length(whole, tmp_path):
+    train.train(runs.config_in(tmp_path, num_steps=4))
+    train.train(runs.config_in(tmp_path))
+    runs.assert_same(tmp_path, whole)
+
+
+def test_run_is_not_taken_back_to_fewer_steps_than_it_made(whole):
+    before = contents(whole)
+    message = refuse(runs.config_in(whole, num_steps=4))
+    assert message.startswith(f"num_steps is 4, but the run of {whole} has made 6")
+    assert contents(whole).items() - before.items() == set()
 
 
 def test_run_on_other_training_data_is_refused(whole, monkeypatch):
@@ -285,7 +299,7 @@ def test_best_validated_checkpoint_stays_beside_the_latest(tmp_path, monkeypatch
     for step, name in (("best", "4"), ("latest", "6"), (4, "4")):
         assert Path(read_checkpoint(tmp_path, step).source).name == name
     best = evaluate.evaluate_run(tmp_path, step="best")
-    assert best == json.loads((tmp_path / "evaluation.json").read_text())
+    assert best == json.loads((tmp_path / "evaluation-step4.json").read_text())
     assert evaluate.evaluate_run(tmp_path, step=4) == best
 
 

@@ -108,3 +108,41 @@ def test_contradicting_config_leaves_no_run_directory(
     with pytest.raises(UserError, match=f"model.{field} is "):
         train.train(config)
     assert not (tmp_path / "run").exists()
+
+
+def frozen_warning(caplog) -> str:
+    """What is said about random layers that do not learn."""
+    records = [r for r in caplog.records if r.levelname == "WARNING"]
+    messages = [record.getMessage() for record in records]
+    assert not any("\n" in message for message in messages)
+    return "".join(messages)
+
+
+def test_frozen_random_layers_are_warned_of_in_one_line(source, caplog):
+    model = dataclasses.replace(tiny.MODEL, frozen_blocks=2)
+    _, params = init_params(dataclasses.replace(tiny.CONFIG, model=model), source)
+    assert frozen_warning(caplog) == (
+        "WARNING: model.frozen_blocks is 2, but conv1_1, conv1_2, conv2_1, conv2_2 "
+        "have random weights, and will not learn: give --model.pretrained, or "
+        "--model.frozen-blocks 0"
+    )
+    expected = random_params(tiny.MODEL, tiny.NUM_CLASSES, tiny.CONFIG.seed)
+    assert_same(flatten(params), flatten(expected))
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "names"),
+    [(1, ""), (2, ""), (3, "conv3_2, conv3_3 "), (0, "")],
+)
+def test_only_frozen_layers_that_no_weights_cover_are_warned_of(
+    num_blocks, names, config_with, detector, source, caplog
+):
+    covered = ("conv1_", "conv2_", "conv3_1")
+    arrays = {
+        name: array
+        for name, array in detector.items()
+        if name.startswith(tuple(f"backbone.{layer}" for layer in covered))
+    }
+    init_params(config_with(arrays, frozen_blocks=num_blocks), source)
+    warning = frozen_warning(caplog)
+    assert f"but {names}have random" in warning if names else warning == ""

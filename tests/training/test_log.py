@@ -100,6 +100,26 @@ def test_hardest_images_are_told_on_request_only(tmp_path, capsys):
     assert not (tmp_path / "hardest_images.jsonl").exists()
 
 
+def test_log_leaves_the_files_of_others_alone(tmp_path):
+    (tmp_path / "notes.jsonl").write_text('{"step": 9}\n{"text": "mine"}\n')
+    (tmp_path / "metrics.csv").write_text("mine")
+    with make_log(tmp_path) as log:
+        log.write(4, ROW)
+    assert (tmp_path / "notes.jsonl").read_text().count("\n") == 2
+    assert (tmp_path / "metrics.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "damage", ["\0\0\0\n", "[]\n", "{}\n", '{"step": "x"}\n', "\xff\n"]
+)
+def test_line_that_is_no_row_is_dropped_on_resume(damage, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 2}\n' + damage.encode("latin-1") + b'{"step": 4}\n')
+    with RunLog(tmp_path, 4, 70_000, log_hardest=False):
+        pass
+    assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
+
+
 def test_resumed_log_drops_what_will_be_told_again(tmp_path):
     with make_log(tmp_path) as log:
         for step in (2, 4, 6):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,16 @@ import pytest
 
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.config.preprocessing import PREPROCESSINGS
+from frcnn_jax.data.records import fingerprint
+from frcnn_jax.data.sources import open_source
+from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import evaluate
 from frcnn_jax.training import checkpoint, train
 from frcnn_jax.training.init import init_params
 from frcnn_jax.weights import convert
-from tests.helpers import tiny
-from tests.helpers.run_files import read_rows, repeatable_rows
+from tests.helpers import runs, tiny
+from tests.helpers.run_files import FIGURES, read_rows, repeatable_rows
 
 
 def config_in(folder: Path, **changes):
@@ -32,7 +37,8 @@ def test_run_directory_holds_what_scripts_rely_on(run):
     folder, evaluation = run
     assert read_config(folder / "config.json") == config_in(folder)
     assert json.loads((folder / "evaluation.json").read_text()) == evaluation
-    assert {"voc07_map", "area_map", "coco", "per_class"} <= set(evaluation)
+    assert {*FIGURES, "fingerprints"} < set(evaluation)
+    assert (evaluation["split"], evaluation["step"]) == ("test", 6)
     for name in ("evaluation.npz", "report.html", "report.md"):
         assert (folder / name).exists()
     assert len(list((folder / "pictures").glob("*.png"))) >= 8
@@ -77,6 +83,26 @@ def test_resumed_run_equals_the_whole_one_bit_for_bit(run, tmp_path, monkeypatch
     assert evaluation == run[1]
 
 
+def test_run_in_a_thread_is_the_run_of_the_main_one(run, tmp_path):
+    results = []
+    config = config_in(tmp_path / "run")
+    thread = threading.Thread(target=lambda: results.append(train.train(config)))
+    thread.start()
+    thread.join()
+    assert results == [run[1]]
+    assert repeatable_rows(tmp_path / "run") == repeatable_rows(run[0])
+
+
+def test_run_is_extended_and_never_shortened(run, tmp_path):
+    folder = tmp_path / "run"
+    train.train(config_in(folder, num_steps=4))
+    assert train.train(config_in(folder, max_bad_steps=99)) == run[1]
+    assert repeatable_rows(folder) == repeatable_rows(run[0])
+    with pytest.raises(UserError, match=r"^num_steps is 4, but the run of .* made 6 "):
+        train.train(config_in(folder, num_steps=4))
+    assert read_config(folder / "config.json").num_steps == 6
+
+
 def test_finished_run_is_only_evaluated_again(run):
     folder, evaluation = run
     before = (folder / "metrics.jsonl").read_bytes()
@@ -97,15 +123,35 @@ def test_exported_detector_evaluates_as_its_run(run, tmp_path):
     pretrained = str(tmp_path / "detector.safetensors")
     model = dataclasses.replace(tiny.MODEL, pretrained=pretrained)
     config = config_in(tmp_path / "evaluation", model=model)
-    assert evaluate.evaluate_pretrained(config) == evaluation
+    again = evaluate.evaluate_pretrained(config)
+    assert all(again[name] == evaluation[name] for name in FIGURES)
+    assert again["step"] is None
+    assert again["detector"].startswith(f"{pretrained}, SHA-256 ")
     assert (tmp_path / "evaluation" / "evaluation.json").exists()
+
+
+def test_model_card_has_the_evaluation_of_its_checkpoint_only(run):
+    folder, evaluation = run
+    text = Detector.load(folder).generate_model_card().text
+    assert f"`{evaluation['fingerprints']['data']}`" in text
+    for name, row in evaluation["per_class"].items():
+        assert (
+            f"| {name} | {row['num_objects']} | {100 * row['voc07_ap']:.1f} |" in text
+        )
+    train_data = open_source(tiny.DATA, "train")
+    assert f"- Training data: fingerprint `{fingerprint(train_data)}`" in text
+    assert "Not evaluated." in Detector.load(folder, 4).generate_model_card().text
 
 
 def test_evaluation_takes_another_split(run):
     folder, evaluation = run
     on_train = evaluate.evaluate_run(folder, "train")
     assert on_train["per_class"] != evaluation["per_class"]
-    evaluate.evaluate_run(folder)
+    assert json.loads((folder / "evaluation-train.json").read_text()) == on_train
+    on_step = evaluate.evaluate_run(folder, "train", step=4)
+    path = folder / "evaluation-train-step4.json"
+    assert json.loads(path.read_text()) == on_step
+    assert json.loads((folder / "evaluation.json").read_text()) == evaluation
     with pytest.raises(UserError, match="nonsense"):
         evaluate.evaluate_run(folder, "nonsense")
 
@@ -141,6 +187,26 @@ def test_unwritable_run_directory_is_named(tmp_path):
 def test_empty_run_directory_cannot_be_evaluated(tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         evaluate.evaluate_run(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "tolerance"),
+    [
+        ({"JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_THREEFRY_PARTITIONABLE": "0"}, 0.0),
+        ({"JAX_ENABLE_X64": "1"}, 1e-4),  # the same samples; sums in another order
+    ],
+)
+def test_run_does_not_depend_on_jaxs_flags(flags, tolerance, tmp_path):
+    rows = []
+    for name, environment in (("without", {}), ("with", flags)):
+        command = runs.command(tmp_path / name)
+        command["env"] = command["env"] | environment
+        subprocess.run(**command, check=True)
+        row = read_rows(tmp_path / name)[0]
+        rows.append({k: row[k] for k in row if k.endswith("loss") or "num_" in k})
+    assert rows[0].keys() > {"loss", "validation_loss", "num_positive_rois"}
+    assert rows[1] == pytest.approx(rows[0], rel=tolerance, abs=0.0)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frcnn_jax import cli
 from frcnn_jax.weights.importing import read_weights
 from tests.helpers.containers import FULL_WIDTH, write_npz, write_safetensors
 
@@ -38,3 +39,29 @@ def source(tmp_path) -> Path:
 @pytest.fixture
 def output(tmp_path) -> Path:
     return tmp_path / "output.safetensors"
+
+
+@pytest.fixture
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """The folder of downloads, not there yet."""
+    folder = tmp_path_factory.mktemp("downloads") / "cache"
+    monkeypatch.setenv("FRCNN_WEIGHTS_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def mistake(capsys, tmp_path):
+    """Runs a command that must end with one line and code 2, and write nothing."""
+
+    def mistake(*arguments) -> str:
+        before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        assert stop.value.code == 2
+        assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+        message = capsys.readouterr().err
+        assert message.startswith("error: ")
+        assert message.count("\n") == 1
+        return message
+
+    return mistake

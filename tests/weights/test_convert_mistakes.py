@@ -23,24 +23,6 @@ from tests.helpers.containers import (
 both_commands = pytest.mark.parametrize("command", ["import-weights", "export-weights"])
 
 
-@pytest.fixture
-def mistake(capsys, tmp_path):
-    """Runs a command that must end with one line and code 2, and write nothing."""
-
-    def mistake(*arguments) -> str:
-        before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(argument) for argument in arguments])
-        assert stop.value.code == 2
-        assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
-        message = capsys.readouterr().err
-        assert message.startswith("error: ")
-        assert message.count("\n") == 1
-        return message
-
-    return mistake
-
-
 @both_commands
 def test_existing_output_is_kept(command, source, output, mistake):
     output.write_text("mine")

@@ -7,6 +7,7 @@ prepared in a format with random access: `download_and_prepare(file_format=
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,40 @@ import numpy as np
 
 from frcnn_jax.data import images
 from frcnn_jax.data.records import Annotation, drop_bad_boxes
+from frcnn_jax.data.sources import voc_xml
 from frcnn_jax.errors import UserError
 
 # Crowds of COCO are, like difficult objects of VOC, neither trained on nor counted.
 _DIFFICULT_FIELDS = ("is_difficult", "is_crowd")
+
+# TFDS divides the numbers of VOC's files by the image's size, and leaves them as they
+# are: pixels counted from 1.
+_VOC_BUILDER = "voc"
 
 
 class TFDSSource:
     """A split of a prepared data set of TensorFlow Datasets."""
 
     def __init__(
-        self, name: str, split: str, *, data_dir: str | Path | None = None
+        self,
+        name: str,
+        split: str,
+        *,
+        data_dir: str | Path | None = None,
+        skip_broken: bool = False,
     ) -> None:
         """Opens a data set and reads the boxes of a split in one pass.
 
-        Boxes are taken as they are, without a shift by a pixel.
+        Boxes are relative to the upright picture. The builder `voc` gives the image ids
+        and boxes that a folder in VOC format gives; other builders' are taken as they
+        are.
 
         Args:
           name: as for `tfds.builder`, e.g. `"voc/2007"`.
           split: as for TFDS, e.g. `"train"` or `"train[:10%]"`.
           data_dir: where the prepared data are; by default where TFDS puts them.
+          skip_broken: decode each image now and leave out, with a warning, those
+            that are broken. Otherwise `read_image` raises for a broken image.
 
         Raises:
           UserError: if name or split is unknown, the data are not prepared, or they
@@ -41,10 +56,16 @@ class TFDSSource:
         """
         self._name = f"{name} ({split})"
         builder = _open_builder(name, data_dir)
+        self._is_voc = builder.name == _VOC_BUILDER
         self.class_names = _find_classes(builder.info.features, name)
         self._records = _open_split(builder, name, split)
+        self._indices = list(range(len(self._records)))
+        if skip_broken:
+            names = [f"{index} of {self._name}" for index in self._indices]
+            self._indices = images.find_readable(names, self.read_image)
         self.annotations = drop_bad_boxes(
-            [self._annotate(index) for index in range(len(self._records))]
+            [self._annotate(index) for index in self._indices],
+            empty_side=voc_xml.EMPTY_SIDE if self._is_voc else 0.0,
         )
 
     def read_image(self, index: int) -> np.ndarray:
@@ -53,8 +74,9 @@ class TFDSSource:
         Raises:
           UserError: if the image is broken; names the data set and the image.
         """
-        record = self._records[index]
-        return images.read_rgb(io.BytesIO(record["image"]), self._describe(index))
+        index = self._indices[index]
+        encoded = io.BytesIO(self._records[index]["image"])
+        return images.read_rgb(encoded, self._describe(index))
 
     def _describe(self, index: int) -> str:
         return f"{index} of TFDS data set {self._name}"
@@ -62,18 +84,37 @@ class TFDSSource:
     def _annotate(self, index: int) -> Annotation:
         record = self._records[index]
         size = images.read_size(io.BytesIO(record["image"]), self._describe(index))
+        image_id = record.get("image/filename", b"").decode() or str(index)
         objects = record["objects"]
         boxes = np.array(objects["bbox"], np.float32).reshape(-1, 4)
         difficult = np.zeros(len(boxes), bool)
         for field in _DIFFICULT_FIELDS:
             difficult |= np.array(objects.get(field, difficult), bool)
         return Annotation(
-            image_id=record.get("image/filename", b"").decode() or str(index),
+            image_id=Path(image_id).stem if self._is_voc else image_id,
             image_size=size,
-            boxes=boxes * np.array(size * 2, np.float32),
-            labels=np.array(objects["label"], np.int32),
+            boxes=_voc_boxes(boxes, size) if self._is_voc else _boxes(boxes, size),
+            labels=self._check_labels(objects["label"], index),
             difficult=difficult,
         )
+
+    def _check_labels(self, labels: Sequence[int], index: int) -> np.ndarray:
+        checked = np.array(labels, np.int32)
+        if (checked < 0).any():  # how TFDS stores that there is none
+            raise UserError(f"an object in {self._describe(index)} has no label")
+        return checked
+
+
+def _boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Turns relative boxes into pixels."""
+    return boxes * np.array(size * 2, np.float32)
+
+
+def _voc_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Turns relative boxes into pixels counted from 0, the last one exclusive."""
+    # The numbers of the files: their quotients are rounded in the fifth decimal.
+    pixels = np.round(boxes.astype(np.float64) * np.array(size * 2), 3)
+    return (pixels - (1.0, 1.0, 0.0, 0.0)).astype(np.float32)
 
 
 def _open_builder(name: str, data_dir: str | Path | None) -> Any:

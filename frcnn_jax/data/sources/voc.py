@@ -1,112 +1,112 @@
-"""Folders in PASCAL VOC format: for each image an XML file of boxes."""
+"""Data sets in PASCAL VOC format: an XML file of boxes for each image.
 
-import logging
-from collections.abc import Sequence
+The XML files are in `Annotations` and the images in `JPEGImages`, or in `annotations`
+and `images`, or both side by side.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from frcnn_jax.data import images
-from frcnn_jax.data.records import Annotation, abbreviate, drop_bad_boxes
-from frcnn_jax.data.sources import voc_split, voc_xml
-from frcnn_jax.data.sources.voc_split import ImageFiles
+from frcnn_jax.data.records import abbreviate
+from frcnn_jax.data.sources import files, voc_xml
+from frcnn_jax.data.sources.listing import ListedImage, Listing
 from frcnn_jax.errors import UserError
 
-# A box whose file says x_max <= x_min is at most one pixel wide here.
-_EMPTY_SIDE = 1.0
+ALL = "all"  # the split of all images
 
-_logger = logging.getLogger(__name__)
-
-
-class VOCSource:
-    """A split of folders with `Annotations`, `JPEGImages` and `ImageSets/Main`."""
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        *,
-        class_names: Sequence[str] | None = None,
-        skip_broken: bool = False,
-    ) -> None:
-        """Reads and checks the annotations of a split; the images stay unread.
-
-        Args:
-          root: the folder, or one that holds several such folders.
-          split: the name of a file in `ImageSets/Main`, without `.txt`, after the
-            folder if `root` holds several: `VOC2007/trainval`. Parts joined by `+` are
-            read one after the other.
-          class_names: the classes, in the order of their labels. By default, all
-            those in the `Annotations` of these folders, sorted, so that every split
-            numbers them alike.
-          skip_broken: decode each image now and leave out, with a warning, those
-            that are broken. Otherwise `read_image` raises for a broken image.
-
-        Raises:
-          UserError: if something is missing or malformed; names the file and the field.
-        """
-        self._files = voc_split.find_files(Path(root), split)
-        folders = {files.annotation.parent for files in self._files.values()}
-        if skip_broken:
-            self._files = _drop_broken(self._files)
-        self.class_names = tuple(class_names or _find_classes(sorted(folders)))
-        self.annotations = drop_bad_boxes(
-            [
-                _annotate(image_id, files, self.class_names)
-                for image_id, files in self._files.items()
-            ],
-            empty_side=_EMPTY_SIDE,
-        )
-
-    def read_image(self, index: int) -> np.ndarray:
-        """Returns image `index` as [H, W, 3] uint8 RGB.
-
-        Raises:
-          UserError: if the file is broken; names its path.
-        """
-        path = self._files[self.annotations[index].image_id].image
-        return images.read_rgb(path, str(path))
+_LISTS = ("ImageSets/Main/{}.txt", "{}.txt")
+_ANNOTATION_FOLDERS = ("Annotations", "annotations", ".")
+_IMAGE_FOLDERS = ("JPEGImages", "images", ".")
+_SUFFIXES = (*files.SUFFIXES, *(suffix.upper() for suffix in files.SUFFIXES))
+_FLAGS = ("-1", "0", "1")
 
 
-def _drop_broken(all_files: dict[str, ImageFiles]) -> dict[str, ImageFiles]:
-    good = {}
-    for image_id, files in all_files.items():
-        try:
-            images.read_rgb(files.image, str(files.image))
-        except UserError:
-            continue
-        good[image_id] = files
-    broken = [image_id for image_id in all_files if image_id not in good]
-    if broken:
-        _logger.warning(
-            "left out %d broken images: %s", len(broken), abbreviate(broken)
-        )
-    return good
+def find_splits(root: Path) -> list[str]:
+    """Returns the names of the splits that a folder has in this format."""
+    annotations = _find_annotations(root)
+    if not annotations:
+        return []
+    lists = []
+    for split, path in files.find_files(root, _LISTS).items():
+        with contextlib.suppress(UserError):  # of a text about something else
+            if any(stem in annotations for _, stem in _read_list(path)):
+                lists.append(split)
+    folders = sorted({stem.partition("/")[0] for stem in annotations if "/" in stem})
+    return list(dict.fromkeys([*lists, *folders, ALL]))
 
 
-def _find_classes(folders: Sequence[Path]) -> list[str]:
-    paths = (path for folder in folders for path in folder.glob("*.xml"))
-    names = sorted({item.name for path in paths for item in voc_xml.parse(path)})
-    if not names:
-        listed = " or ".join(f"{folder}/*.xml" for folder in folders)
-        raise UserError(f"no objects in {listed}; expected VOC annotations")
-    return names
+def list_images(root: Path, split: str) -> Listing:
+    """Lists the images of a split.
+
+    The classes are those of all XML files, sorted, so that every split numbers them
+    alike.
+
+    Args:
+      root: the data set's folder.
+      split: `train` for what `ImageSets/Main/train.txt` or `train.txt` lists, in its
+        order, or for a folder `train` of XML files; or `all`.
+
+    Raises:
+      UserError: if a file is missing or malformed; names it and the field.
+    """
+    annotations = _find_annotations(root)
+    listed = list(_list_stems(root, split, annotations))
+    parsed = {stem: voc_xml.parse(path) for stem, path in annotations.items()}
+    names = {item.name for content in parsed.values() for item in content.objects}
+    images = []
+    for where, stem in listed:
+        if stem not in annotations:
+            raise UserError(f"{where}: no XML file of image {files.show(stem)}")
+        objects, size = parsed[stem]
+        image = _find_image(root, stem, where)
+        images.append(ListedImage(stem, image, objects, str(annotations[stem]), size))
+    return Listing(tuple(sorted(names)), images, empty_side=voc_xml.EMPTY_SIDE)
 
 
-def _annotate(
-    image_id: str, files: ImageFiles, class_names: Sequence[str]
-) -> Annotation:
-    objects = voc_xml.parse(files.annotation)
-    for item in objects:
-        if item.name not in class_names:
-            raise UserError(
-                f"{files.annotation}: unknown class {item.name!r} in <name>; "
-                f"expected one of {', '.join(class_names)}"
-            )
-    return Annotation(
-        image_id=image_id,
-        image_size=images.read_size(files.image, str(files.image)),
-        boxes=np.array([item.box for item in objects], np.float32).reshape(-1, 4),
-        labels=np.array([class_names.index(item.name) for item in objects], np.int32),
-        difficult=np.array([item.difficult for item in objects], bool),
+def _find_annotations(root: Path) -> dict[str, Path]:
+    """Returns the XML files by their place in their folder, without the suffix."""
+    for folder in (root / name for name in _ANNOTATION_FOLDERS):
+        found = (path for glob in ("*.xml", "*/*.xml") for path in folder.glob(glob))
+        paths = [path for path in found if path.name[0] != "."]
+        if paths:
+            stems = [path.relative_to(folder).with_suffix("") for path in paths]
+            return dict(sorted(zip(map(str, stems), paths, strict=True)))
+    return {}
+
+
+def _list_stems(
+    root: Path, split: str, annotations: dict[str, Path]
+) -> Iterator[tuple[str, str]]:
+    """Yields the stem of every image, after what to call it in an error."""
+    for template in _LISTS:
+        path = root / template.format(split)
+        if path.is_file():
+            yield from _read_list(path)
+            return
+    stems = [s for s in annotations if split == ALL or s.startswith(f"{split}/")]
+    if not stems:
+        lists = " or ".join(template.format(split) for template in _LISTS)
+        splits = abbreviate(find_splits(root)) or "none, as there is no XML file"
+        raise UserError(f"no {lists} in {root}; splits there: {splits}")
+    for stem in stems:
+        yield str(annotations[stem]), stem
+
+
+def _read_list(path: Path) -> Iterator[tuple[str, str]]:
+    for where, line in files.read_lines(path):
+        # The files of a single class have a second column, its presence.
+        name, *flag = line.rsplit(maxsplit=1)
+        name = os.path.normpath(name if "".join(flag) in _FLAGS else line)
+        stem, suffix = os.path.splitext(name)
+        yield where, stem if suffix.lower() in (*files.SUFFIXES, ".xml") else name
+
+
+def _find_image(root: Path, stem: str, where: str) -> Path:
+    candidates = (
+        root / folder / f"{stem}{suffix}"
+        for folder in _IMAGE_FOLDERS
+        for suffix in _SUFFIXES
     )
+    return files.find_inside(root, candidates, f"{where}: image {files.show(stem)}")

@@ -1,0 +1,75 @@
+"""Opening a split by its config."""
+
+import dataclasses
+
+import pytest
+
+from frcnn_jax.config import Config, DataConfig
+from frcnn_jax.data.sources import open_source, warn_of_shared_splits
+from frcnn_jax.data.sources.shapes import CLASS_NAMES
+from frcnn_jax.errors import UserError
+from frcnn_jax.training.train import open_splits
+
+SHAPES = DataConfig(source="shapes", train_split="train", test_split="test")
+
+
+def test_shapes_of_the_two_splits_are_as_many_as_the_config_says():
+    for split, number in (("train", 2000), ("test", 128)):
+        assert len(open_source(SHAPES, split).annotations) == number
+    with pytest.raises(UserError, match=r"'valid' .* unknown, expected .* train, test"):
+        open_source(SHAPES, "valid")
+
+
+def test_shapes_have_the_classes_of_the_config():
+    names = CLASS_NAMES[::-1]
+    config = dataclasses.replace(SHAPES, class_names=names)
+    assert open_source(config, "test").class_names == names
+
+
+def test_a_folder_has_the_classes_of_the_config_without_its_broken_images(
+    voc_folder, voc_object, caplog
+):
+    for image_id in ("a", "b"):
+        voc_folder.add(image_id, [voc_object("x", 1, 1, 9, 9)])
+    voc_folder.truncate("a")
+    voc_folder.split("all", ["a", "b"])
+    config = DataConfig(
+        root=str(voc_folder.root), class_names=("y", "x"), skip_broken=True
+    )
+    source = open_source(config, "all")
+    assert source.class_names == ("y", "x")
+    assert [annotation.image_id for annotation in source.annotations] == ["b"]
+    assert caplog.messages == ["left out 1 broken images: a"]
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "shared"),
+    [
+        ("train", "train", "train"),
+        ("a/train+b/train", "b/train", "b/train"),
+        ("train+validation", "validation+test", "validation"),
+    ],
+)
+@pytest.mark.parametrize("name", ["validation_split", "test_split"])
+def test_images_in_training_and_evaluation_are_warned_of(
+    train, other, shared, name, caplog
+):
+    warn_of_shared_splits(DataConfig(train_split=train, **{name: other}))
+    (message,) = caplog.messages
+    assert message.startswith(f"data.train_split and data.{name} share {shared}:")
+
+
+def test_a_run_on_one_split_is_warned_of_and_allowed(voc_folder, voc_object, caplog):
+    voc_folder.add("a", [voc_object("x", 1, 1, 9, 9)])
+    voc_folder.split("one", ["a"])
+    data = DataConfig(root=str(voc_folder.root), train_split="one", test_split="one")
+    splits = open_splits(Config(data=data))
+    assert len(splits.train.annotations) == len(splits.test.annotations) == 1
+    (message,) = caplog.messages
+    assert message.startswith("data.train_split and data.test_split share one:")
+
+
+def test_splits_without_common_parts_are_fine(caplog):
+    warn_of_shared_splits(DataConfig(train_split="train[:50%]", test_split="train"))
+    warn_of_shared_splits(DataConfig(validation_split="test"))
+    assert not caplog.records
