@@ -1,4 +1,4 @@
-"""The `frcnn` command: train (also `train.py`), evaluate, predict, export, and more.
+"""The `frcnn` command: train (also `train.py`), evaluate, report, and more.
 
 A user's mistake ends with one line on standard error and exit code 2.
 """
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "train": train,
         "evaluate": evaluate,
         "predict": predict,
+        "report": report,
         "benchmark": benchmark,
         "init-config": init_config,
         "export": export,
@@ -81,6 +82,28 @@ def evaluate(arguments: Sequence[str]) -> None:
         evaluation.evaluate_pretrained(config, options.split)
     else:
         evaluation.evaluate_run(options.work_dir, options.split, options.step)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Writes the report of evaluated runs: `RUN... [--split S] [--step N]`."""
+    parser = _Parser(
+        prog="frcnn report",
+        description="Writes report.html and report.md, of one run or of several side "
+        "by side, into the first run directory; see docs/report.md.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="directory")
+    parser.add_argument("--split", help="evaluated split; by default the test split")
+    parser.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="evaluated checkpoint; the last by default",
+    )
+    options = parser.parse_args(arguments)
+    _start()
+    from frcnn_jax.report.page import write_report
+
+    print(write_report(options.runs, options.split, options.step))
 
 
 def predict(arguments: Sequence[str]) -> None:

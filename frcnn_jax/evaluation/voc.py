@@ -8,16 +8,17 @@ References:
   chainer/chainercv:chainercv/evaluations/eval_detection_voc.py, the same figures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from frcnn_jax.data.records import ImageDetections, ImageGroundTruth
-from frcnn_jax.evaluation.matching import (
-    check_images,
-    matching_objects,
-)
+from frcnn_jax.evaluation.matching import best_objects, check_images, flatten
+from frcnn_jax.evaluation.ranking import Ranking
+
+# The peers' rounding (the fourth is 0.30000000000000004), so their figures.
+RECALL_POINTS = np.arange(0.0, 1.1, 0.1)
 
 
 class PrecisionRecall(NamedTuple):
@@ -98,26 +99,87 @@ def precision_recall(
     Returns:
       L curves, with one point for each detection of the class.
     """
+    return [
+        curve(ranking)
+        for ranking in rank(
+            detections, ground_truths, num_classes, iou_threshold=iou_threshold
+        )
+    ]
+
+
+def rank(
+    detections: Sequence[ImageDetections],
+    ground_truths: Sequence[ImageGroundTruth],
+    num_classes: int,
+    *,
+    iou_threshold: float = 0.5,
+) -> list[Ranking]:
+    """Assigns detections to objects and ranks those of each class.
+
+    Args:
+      detections: one for each image.
+      ground_truths: one for each image, in the same order.
+      num_classes: L.
+      iou_threshold: as for `average_precisions`.
+
+    Returns:
+      L rankings; `precision_recall` says what is correct and what is ignored.
+    """
+    return next(
+        rank_at_thresholds(detections, ground_truths, num_classes, [iou_threshold])
+    )
+
+
+def rank_at_thresholds(
+    detections: Sequence[ImageDetections],
+    ground_truths: Sequence[ImageGroundTruth],
+    num_classes: int,
+    iou_thresholds: Iterable[float],
+) -> Iterator[list[Ranking]]:
+    """Yields what `rank` returns, for one IoU threshold after the other.
+
+    Args:
+      detections: one for each image.
+      ground_truths: one for each image, in the same order.
+      num_classes: L.
+      iou_thresholds: each in [0, 1].
+    """
     check_images(detections, ground_truths, num_classes)
-    scores = np.concatenate([image.scores for image in detections])
-    labels = np.concatenate([image.labels for image in detections])
-    object_labels = np.concatenate([image.labels for image in ground_truths])
-    difficult = np.concatenate([image.difficult for image in ground_truths])
+    found, truth = flatten(detections, ground_truths)
+    best, overlaps = best_objects(detections, ground_truths)
+    order = np.argsort(-found.scores, kind="stable")
+    labels = found.labels[order]
+    for iou_threshold in iou_thresholds:
+        objects = np.where(overlaps >= iou_threshold, best, -1)[order]
+        # The False is what index -1, no object, finds: that detection is not ignored.
+        counted = ~np.append(truth.difficult, False)[objects]
+        is_first = np.zeros(len(objects), bool)
+        is_first[np.unique(objects, return_index=True)[1]] = True
+        correct = is_first & counted & (objects >= 0)
+        yield [
+            Ranking(
+                scores=found.scores[order][labels == label],
+                images=found.images[order][labels == label],
+                correct=correct[labels == label],
+                counted=counted[labels == label],
+                num_objects=np.bincount(
+                    truth.images[(truth.labels == label) & ~truth.difficult],
+                    minlength=len(detections),
+                ),
+            )
+            for label in range(num_classes)
+        ]
 
-    order = np.argsort(-scores, kind="stable")
-    objects = matching_objects(detections, ground_truths, iou_threshold)[order]
-    # The False is what index -1, no object, finds: that detection is not ignored.
-    counts = ~np.append(difficult, False)[objects]
-    is_first = np.zeros(len(objects), bool)
-    is_first[np.unique(objects, return_index=True)[1]] = True
-    correct = is_first & counts & (objects >= 0)
 
-    curves = []
-    for label in range(num_classes):
-        selected = labels[order] == label
-        num_objects = int(np.sum(~difficult[object_labels == label]))
-        curves.append(_curve(correct[selected], counts[selected], num_objects))
-    return curves
+def curve(ranking: Ranking) -> PrecisionRecall:
+    """Computes the precision and recall of a class's best detection, best two, ..."""
+    num_correct, num_counted = np.cumsum(ranking.correct), np.cumsum(ranking.counted)
+    num_objects = int(ranking.num_objects.sum())
+    return PrecisionRecall(
+        precision=num_correct / np.where(num_counted, num_counted, np.nan),
+        recall=num_correct / (num_objects or np.nan),
+        num_objects=num_objects,
+    )
 
 
 def average_precision(
@@ -143,22 +205,9 @@ def average_precision(
     """
     precision = np.nan_to_num(precision)
     if metric == "voc07":
-        # The peers' rounding (the fourth is 0.30000000000000004), so their figures.
-        starts = np.arange(0.0, 1.1, 0.1)
-        best = [precision[recall >= start].max(initial=0.0) for start in starts]
+        best = [precision[recall >= start].max(initial=0.0) for start in RECALL_POINTS]
         return float(np.mean(best))
     if metric == "area":
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
     raise ValueError(f"metric is {metric!r}, expected 'voc07' or 'area'")
-
-
-def _curve(
-    correct: np.ndarray, counts: np.ndarray, num_objects: int
-) -> PrecisionRecall:
-    num_correct, num_counted = np.cumsum(correct), np.cumsum(counts)
-    return PrecisionRecall(
-        precision=num_correct / np.where(num_counted, num_counted, np.nan),
-        recall=num_correct / (num_objects or np.nan),
-        num_objects=num_objects,
-    )

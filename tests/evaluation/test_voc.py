@@ -1,11 +1,9 @@
 """Average precision of cases that can be checked by hand."""
 
-import json
-
 import numpy as np
 import pytest
 
-from frcnn_jax.evaluation import report, voc
+from frcnn_jax.evaluation import voc
 from frcnn_jax.evaluation.matching import box_iou
 from tests.helpers.cases import FAR, NAN, SQUARE, detected, truth
 
@@ -183,35 +181,3 @@ def test_what_cannot_be_compared_is_refused(detections, ground_truths, message):
 def test_box_iou_of_empty_boxes_is_zero():
     assert box_iou(np.zeros((1, 4)), np.zeros((2, 4))).tolist() == [[0.0, 0.0]]
     assert box_iou(np.zeros((0, 4)), np.zeros((2, 4))).shape == (0, 2)
-
-
-def test_json_has_null_for_a_class_without_objects():
-    result = voc.average_precisions([detected()], [truth((SQUARE, 0))], 2)
-    evaluation = report.to_json(result, {"AP": 0.0, "APlarge": NAN}, ["cat", "dog"])
-    assert json.loads(json.dumps(evaluation)) == {
-        "voc07_map": 0.0,
-        "area_map": 0.0,
-        "coco": {"AP": 0.0, "APlarge": None},
-        "per_class": {
-            "cat": {"voc07_ap": 0.0, "area_ap": 0.0, "num_objects": 1},
-            "dog": {"voc07_ap": None, "area_ap": None, "num_objects": 0},
-        },
-    }
-
-
-def test_json_has_null_for_the_mean_of_no_class():
-    result = voc.average_precisions([detected()], [truth()], 1)
-    assert report.to_json(result, {}, ["cat"])["voc07_map"] is None
-
-
-def test_table_shows_every_class_and_the_mean(capsys):
-    found = detected((SQUARE, 0.9, 0))
-    result = voc.average_precisions([found], [truth((SQUARE, 0), (FAR, 1))], 3)
-    coco_figures = {"AP": 0.25, "AP50": 0.5, "AP75": NAN}
-    report.print_table(report.to_json(result, coco_figures, ["cat", "dog", "cow"]))
-    lines = capsys.readouterr().out.splitlines()
-    cells = {line.strip("│ ").split()[0]: line.replace("│", " ") for line in lines}
-    assert cells["cat"].split() == ["cat", "1", "100.0", "100.0"]
-    assert cells["cow"].split() == ["cow", "0", "-", "-"]
-    assert cells["all"].split() == ["all", "2", "50.0", "50.0"]
-    assert lines[-1] == "COCO AP 25.0, AP50 50.0, AP75 -"

@@ -1,0 +1,168 @@
+"""Reads what a run directory has to report; what it lacks is told, not refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax.config import Config
+from frcnn_jax.config.loading import read_config
+from frcnn_jax.data.records import Source, abbreviate
+from frcnn_jax.data.sources import open_source
+from frcnn_jax.errors import UserError
+from frcnn_jax.evaluation import evaluated_split
+from frcnn_jax.evaluation.evaluated_split import EvaluatedSplit
+from frcnn_jax.evaluation.report import SCHEMA
+from frcnn_jax.visualization.curves import Curve, read_curves
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ReportedRun:
+    """A run directory, as far as it can be read."""
+
+    name: str  # of the directory; different from that of the other runs
+    path: Path
+    config: Config | None
+    evaluation: dict[str, Any]  # `evaluation.json`; empty if there is none
+    split: EvaluatedSplit | None  # `evaluation.npz`
+    source: Source | None  # the images, if only they are where they were
+    curves: dict[str, Curve]  # of `metrics.jsonl`
+    missing: list[str]  # sentences for the reader
+
+
+def read_run(
+    path: Path, name: str, split: str | None = None, step: int | None = None
+) -> ReportedRun:
+    """Reads a run directory.
+
+    Args:
+      path: of the directory.
+      name: to call the run by.
+      split: that was evaluated; with None that of `evaluation.json`.
+      step: of the evaluated checkpoint; with None any.
+
+    Raises:
+      UserError: if there is no such directory.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run directory")
+    missing: list[str] = []
+    config = _read_config(path, missing)
+    file = _find_evaluation(path, split, step)
+    if file is None:
+        missing.append(_how_to_evaluate(path, split, step))
+    evaluation = _read_evaluation(file, missing) if file else {}
+    evaluated = None
+    if evaluation and file:
+        evaluated = _read_split(file.with_suffix(".npz"), missing)
+    source = None
+    if evaluated and config:
+        source = _open_images(config, evaluation.get("split") or split, missing)
+        source = _check_same(source, evaluated, missing)
+    return ReportedRun(
+        name=name,
+        path=path,
+        config=config,
+        evaluation=evaluation,
+        split=evaluated,
+        source=source,
+        curves=_read_metrics(path / "metrics.jsonl", missing),
+        missing=missing,
+    )
+
+
+def _read_config(path: Path, missing: list[str]) -> Config | None:
+    try:
+        return read_config(path / "config.json")
+    except UserError as error:
+        missing.append(f"No config, and so no pictures: {error}.")
+        return None
+
+
+def _find_evaluation(path: Path, split: str | None, step: int | None) -> Path | None:
+    plain = path / "evaluation.json"
+    if split is None and step is None:
+        return plain if plain.exists() else None
+    # The plain name first: it is that of the test split at the last step.
+    for file in sorted(path.glob("evaluation*.json"), key=lambda p: (p != plain, p)):
+        try:
+            evaluation = json.loads(file.read_text())
+            found = evaluation.get("split"), evaluation.get("step")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if split in (None, found[0]) and step in (None, found[1]):
+            return file
+    return None
+
+
+def _how_to_evaluate(path: Path, split: str | None, step: int | None) -> str:
+    options = f" --split {split}" * (split is not None)
+    options += f" --step {step}" * (step is not None)
+    return (
+        f"No evaluation{options.replace('--', '')}, and so no figures: run "
+        f"frcnn evaluate --work-dir {path}{options}."
+    )
+
+
+def _read_evaluation(file: Path, missing: list[str]) -> dict[str, Any]:
+    again = "run frcnn evaluate again"
+    try:
+        evaluation = json.loads(file.read_text())
+        schema = evaluation.get("schema", 1)
+    except (OSError, ValueError, AttributeError) as error:
+        missing.append(f"No figures: {file} cannot be read ({error}); {again}.")
+        return {}
+    if schema != SCHEMA:
+        missing.append(
+            f"No figures: {file} has schema {schema}, expected {SCHEMA}; {again}."
+        )
+        return {}
+    return evaluation
+
+
+def _read_split(file: Path, missing: list[str]) -> EvaluatedSplit | None:
+    try:
+        return evaluated_split.load(file)
+    except UserError as error:
+        missing.append(
+            f"No precision-recall curves and no pictures: {error}; "
+            "run frcnn evaluate again."
+        )
+        return None
+
+
+def _open_images(
+    config: Config, split: str | None, missing: list[str]
+) -> Source | None:
+    try:
+        return open_source(config.data, split or config.data.test_split)
+    except UserError as error:
+        missing.append(f"No pictures, since the images cannot be opened: {error}.")
+        return None
+
+
+def _check_same(
+    source: Source | None, evaluated: EvaluatedSplit, missing: list[str]
+) -> Source | None:
+    if source is None:
+        return None
+    ids = [
+        [each.image_id for each in annotations]
+        for annotations in (source.annotations, evaluated.annotations)
+    ]
+    if ids[0] == ids[1]:
+        return source
+    lost = [image_id for image_id in ids[1] if image_id not in set(ids[0])]
+    missing.append(
+        "No pictures, since the images are others than those evaluated"
+        + (f"; gone: {abbreviate(lost)}." if lost else ".")
+    )
+    return None
+
+
+def _read_metrics(path: Path, missing: list[str]) -> dict[str, Curve]:
+    try:
+        return read_curves(path)
+    except UserError as error:
+        missing.append(f"No training curves: {error}.")
+        return {}
