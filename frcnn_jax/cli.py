@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "report": report,
         "benchmark": benchmark,
         "init-config": init_config,
+        "check-data": check_data,
         "export": export,
         "import-weights": import_weights,
         "export-weights": export_weights,
@@ -204,6 +205,50 @@ def init_config(arguments: Sequence[str]) -> None:
     from frcnn_jax import init_config as writing
 
     writing.write_config(options.root, options.output, options.source)
+
+
+def check_data(arguments: Sequence[str]) -> None:
+    """Checks the data of a config; exits with 1 if something is wrong."""
+    parser = _Parser(
+        prog="frcnn check-data",
+        description="Reads all images and annotations that a config uses, and those "
+        "that its folder has besides, and tells what is wrong with them: see "
+        "docs/custom-data.md. Exits with 1 if there are mistakes. Fields of the config "
+        "may follow: [--field value ...].",
+    )
+    parser.add_argument("--config", type=Path, help="config file, as for training")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with plots and pictures"
+    )
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        metavar="RUN",
+        help="list the labels that the detector of this run disputes, too",
+    )
+    options, overrides = parser.parse_known_args(arguments)
+    if options.config is None:
+        raise UserError(f"expected --config PATH, got {' '.join(arguments)!r}")
+    program = "frcnn check-data --config PATH"
+    config = override_config(load_config(options.config), overrides, program)
+    _start()
+    from frcnn_jax.checking.check import check
+    from frcnn_jax.checking.page import write_page
+    from frcnn_jax.checking.text import print_check
+
+    checked = check(config)
+    if options.work_dir is not None:
+        from frcnn_jax.checking.detection import add_suspects  # Needs JAX.
+
+        checked = add_suspects(checked, options.work_dir)
+    print_check(checked)
+    if options.json is not None:
+        checked.save(options.json)
+    if options.html is not None:
+        write_page(checked, options.html)
+    if checked.is_wrong:
+        sys.exit(1)
 
 
 def export(arguments: Sequence[str]) -> None:

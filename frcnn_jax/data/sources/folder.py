@@ -1,5 +1,7 @@
 """A data set in files, of whatever format."""
 
+from pathlib import Path
+
 import numpy as np
 
 from frcnn_jax.data import images
@@ -25,6 +27,11 @@ class FolderSource(RawSource):
         self._in_fractions = listing.in_fractions
         self._images = listing.images
         self._labels = {name: label for label, name in enumerate(listing.class_names)}
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file of every image."""
+        return [image.path for image in self._images]
 
     def __len__(self) -> int:
         """Returns the number of images."""
