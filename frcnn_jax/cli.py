@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from frcnn_jax.config import PREPROCESSINGS, Config
-from frcnn_jax.config.loading import load_config, override_config
+from frcnn_jax.config.loading import load_config, override_config, read_config
 from frcnn_jax.errors import UserError
 
 
@@ -225,13 +225,21 @@ def check_data(arguments: Sequence[str]) -> None:
         "--work-dir",
         type=Path,
         metavar="RUN",
-        help="list the labels that the detector of this run disputes, too",
+        help="list the labels that the detector of this run disputes, too; without "
+        "--config the data are those of the run",
     )
     options, overrides = parser.parse_known_args(arguments)
-    if options.config is None:
-        raise UserError(f"expected --config PATH, got {' '.join(arguments)!r}")
-    program = "frcnn check-data --config PATH"
-    config = override_config(load_config(options.config), overrides, program)
+    for path in filter(None, (options.json, options.html)):
+        if not path.parent.is_dir():  # before a pass that may take long
+            raise UserError(f"{path}: there is no folder {path.parent}")
+    if options.config is not None:
+        config = load_config(options.config)
+    elif options.work_dir is not None:
+        config = read_config(options.work_dir / "config.json")
+    else:
+        got = " ".join(arguments)
+        raise UserError(f"expected --config PATH or --work-dir RUN, got {got!r}")
+    config = override_config(config, overrides, "frcnn check-data --config PATH")
     _start()
     from frcnn_jax.checking.check import check
     from frcnn_jax.checking.page import write_page

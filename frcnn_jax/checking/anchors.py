@@ -14,7 +14,7 @@ import numpy as np
 from frcnn_jax.config import ModelConfig, Resizing
 from frcnn_jax.data import fitting
 from frcnn_jax.data.records import Source
-from frcnn_jax.data.transforms import resized_size
+from frcnn_jax.data.transforms import resized_size_of
 from frcnn_jax.evaluation.anchors import best_anchor_iou
 from frcnn_jax.evaluation.breakdown import SIDE_EDGES, recalls
 
@@ -51,15 +51,17 @@ class _Objects:
     def __init__(self, source: Source, resizing: Resizing) -> None:
         annotations = source.annotations
         self.class_names = source.class_names
-        self.sizes = [_resize(each.image_size, resizing) for each in annotations]
+        self.sizes = [
+            resized_size_of(each.image_size, resizing) for each in annotations
+        ]
         self.boxes = [
             each.boxes[~each.difficult]
             * np.tile(np.divide(size, each.image_size), 2).astype(np.float32)
             for each, size in zip(annotations, self.sizes, strict=True)
         ]
         labels = [each.labels[~each.difficult] for each in annotations]
-        self.labels = np.concatenate(labels)
-        boxes = np.concatenate(self.boxes)
+        self.labels = np.concatenate([np.zeros(0, int), *labels])
+        boxes = np.concatenate([np.zeros((0, 4)), *self.boxes])
         self.sides = boxes[:, 2:] - boxes[:, :2]  # [N, 2]
 
 
@@ -74,7 +76,7 @@ def compare_anchors(
       model: has the scales and ratios of the anchors.
 
     Returns:
-      The config's anchors, then other ones. None if there are no objects.
+      The config's anchors, then other ones; nothing if there are no objects.
     """
     objects = _Objects(source, resizing)
     if not len(objects.labels):
@@ -126,12 +128,3 @@ def _measure(
 
 def _recall(best_iou: np.ndarray) -> list[float]:
     return recalls(best_iou, np.array(IOU_THRESHOLDS)).tolist()
-
-
-def _resize(size: tuple[int, int], resizing: Resizing) -> tuple[int, int]:
-    return resized_size(
-        size,
-        shorter_side=resizing.shorter_side,
-        longer_side=resizing.longer_side,
-        keep_aspect_ratio=resizing.keep_aspect_ratio,
-    )

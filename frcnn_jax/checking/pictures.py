@@ -68,7 +68,7 @@ def show_suspects(check: DataCheck) -> list[Group]:
         for kind, of_kind in itertools.groupby(suspects, key=lambda each: each.kind):
             listed = list(of_kind)
             examples = [_show_suspect(split, s) for s in listed[:_MAX_PICTURES]]
-            others = [_name(split, each) for each in listed[_MAX_PICTURES:]]
+            others = [str(each) for each in listed[_MAX_PICTURES:]]
             title = f"{split.name}: {kind} ({len(listed)})"
             groups.append(Group(title, "", examples, others))
     return groups
@@ -108,8 +108,4 @@ def _show_suspect(split: ScannedSplit, suspect: Suspect) -> Example:
     others = split.source.annotations[suspect.image].boxes
     color = drawing.class_color(suspect.label)
     picture = crop(pixels, suspect.box, color, others)
-    return Example([to_uri(picture)], _name(split, suspect))
-
-
-def _name(split: ScannedSplit, suspect: Suspect) -> str:
-    return f"{split.source.annotations[suspect.image].image_id}: {suspect.text}"
+    return Example([to_uri(picture)], f"{suspect.image_id}: {suspect.text}")

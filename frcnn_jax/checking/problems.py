@@ -8,8 +8,7 @@ from typing import NamedTuple
 from frcnn_jax.checking.duplicates import Pair, find_pairs
 from frcnn_jax.checking.scan import ScannedSplit
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.transforms import choose_canvas_for
-from frcnn_jax.errors import UserError
+from frcnn_jax.data.transforms import choose_canvas, resized_size_of
 
 # Kinds of mistakes, what is done about each, and whether it is one: the others may be
 # as they should be. What is wrong with images that the config does not use is told.
@@ -100,10 +99,10 @@ def _check_room(split: ScannedSplit, data: DataConfig) -> Iterator[Problem]:
         if num_objects > data.max_objects:
             text = f"has {num_objects} objects, but max_objects is {data.max_objects}"
             yield _problem(split, "too many objects", image, text)
-        try:
-            choose_canvas_for(annotation.image_size, data, annotation.image_id)
-        except UserError as error:
-            yield _problem(split, "no canvas", image, str(error))
+        size = resized_size_of(annotation.image_size, data)
+        if choose_canvas(size, data.canvases) is None:
+            text = f"has {_size(size)} pixels after resizing, too many for any canvas"
+            yield _problem(split, "no canvas", image, text)
 
 
 def _check_use(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:

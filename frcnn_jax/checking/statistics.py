@@ -13,7 +13,7 @@ import numpy as np
 from frcnn_jax.checking.scan import ScannedSplit
 from frcnn_jax.config import Resizing
 from frcnn_jax.data.records import Annotation
-from frcnn_jax.data.transforms import choose_canvas, resized_size
+from frcnn_jax.data.transforms import choose_canvas, resized_size_of
 
 _QUANTILES = {"min": 0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1}
 
@@ -112,12 +112,7 @@ def _describe_canvases(
     """Tells how many images each canvas takes, and the share that is padding."""
     rows = {canvas: [0, 0] for canvas in resizing.canvases}  # images, their pixels
     for annotation in annotations:
-        size = resized_size(
-            annotation.image_size,
-            shorter_side=resizing.shorter_side,
-            longer_side=resizing.longer_side,
-            keep_aspect_ratio=resizing.keep_aspect_ratio,
-        )
+        size = resized_size_of(annotation.image_size, resizing)
         index = choose_canvas(size, resizing.canvases)
         if index is not None:
             row = rows[resizing.canvases[index]]

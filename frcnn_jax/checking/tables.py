@@ -59,10 +59,14 @@ def classes(check: DataCheck) -> Table:
         per_split = [each["per_class"].get(name) for each in used.values()]
         counts = [str(each["num_objects"]) if each else "-" for each in per_split]
         row = used[first]["per_class"].get(name)
-        sides, aspects = (
-            _middle(row[key]) if row else "-" for key in ("side", "aspect")
-        )
-        rows.append([name, *counts, str(row["num_images"]), sides, aspects])
+        cells = ["-"] * 3
+        if row:
+            cells = [
+                str(row["num_images"]),
+                _middle(row["side"]),
+                _middle(row["aspect"]),
+            ]
+        rows.append([name, *counts, *cells])
     header = ["class", *(f"objects of {name}" for name in used), f"images of {first}"]
     header += ["side, pixels (9 of 10)", "height / width (9 of 10)"]
     return Table(f"Classes; sizes and shapes are those of {first}", header, rows)
