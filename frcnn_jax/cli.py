@@ -4,6 +4,7 @@ A user's mistake ends with one line on standard error and exit code 2.
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import NoReturn
 from frcnn_jax.config import PREPROCESSINGS, Config
 from frcnn_jax.config.loading import load_config, override_config, read_config
 from frcnn_jax.errors import UserError
+from frcnn_jax.files import replace_text
 
 
 class _Parser(argparse.ArgumentParser):
@@ -232,31 +234,39 @@ def check_data(arguments: Sequence[str]) -> None:
     for path in filter(None, (options.json, options.html)):
         if not path.parent.is_dir():  # before a pass that may take long
             raise UserError(f"{path}: there is no folder {path.parent}")
-    if options.config is not None:
-        config = load_config(options.config)
-    elif options.work_dir is not None:
-        config = read_config(options.work_dir / "config.json")
-    else:
-        got = " ".join(arguments)
-        raise UserError(f"expected --config PATH or --work-dir RUN, got {got!r}")
-    config = override_config(config, overrides, "frcnn check-data --config PATH")
+    config = _config_to_check(options.config, options.work_dir, overrides)
     _start()
     from frcnn_jax.checking.check import check
     from frcnn_jax.checking.page import write_page
     from frcnn_jax.checking.text import print_check
 
-    checked = check(config)
-    if options.work_dir is not None:
-        from frcnn_jax.checking.detection import add_suspects  # Needs JAX.
+    if options.work_dir is None:
+        checked = check(config)
+    else:  # The detector first, as there may be none; it needs JAX, the rest does not.
+        from frcnn_jax.checking.detection import add_suspects
+        from frcnn_jax.detector import Detector
 
-        checked = add_suspects(checked, options.work_dir)
+        detector = Detector.load(options.work_dir)
+        checked = add_suspects(check(config), detector)
     print_check(checked)
     if options.json is not None:
-        checked.save(options.json)
+        replace_text(options.json, json.dumps(checked.to_dict(), indent=1) + "\n")
     if options.html is not None:
         write_page(checked, options.html)
     if checked.is_wrong:
         sys.exit(1)
+
+
+def _config_to_check(
+    path: Path | None, work_dir: Path | None, overrides: Sequence[str]
+) -> Config:
+    if path is not None:
+        config = load_config(path)
+    elif work_dir is not None:
+        config = read_config(work_dir / "config.json")
+    else:
+        raise UserError("expected --config PATH or --work-dir RUN, got neither")
+    return override_config(config, overrides, "frcnn check-data --config PATH")
 
 
 def export(arguments: Sequence[str]) -> None:

@@ -1,11 +1,7 @@
 """Checks the data of a config: reads all of it once, and lists what is found."""
 
 import dataclasses
-import json
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from frcnn_jax.checking.anchors import (
     IOU_THRESHOLDS,
@@ -19,7 +15,6 @@ from frcnn_jax.checking.scan import ScannedSplit, scan
 from frcnn_jax.checking.statistics import describe
 from frcnn_jax.checking.suspects import Suspect
 from frcnn_jax.config import Config
-from frcnn_jax.files import replace_text
 
 _SCHEMA = 1
 
@@ -42,14 +37,10 @@ class DataCheck:
         """Whether there is a mistake."""
         return any(problem.is_wrong for problem in self.problems)
 
-    def save(self, path: Path) -> None:
-        """Writes everything but pictures as JSON.
-
-        Raises:
-          UserError: if the file cannot be written.
-        """
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything but the images, as JSON has it."""
         data, better = self.config.data, suggest(self.anchors)
-        content = {
+        return {
             "schema": _SCHEMA,
             "is_wrong": self.is_wrong,
             "source": data.source,
@@ -60,7 +51,7 @@ class DataCheck:
                 "compared": [dataclasses.asdict(each) for each in self.anchors],
                 "suggested": better and dataclasses.asdict(better),
             },
-            "problems": [_problem_to_dict(problem) for problem in self.problems],
+            "problems": [problem.to_dict() for problem in self.problems],
             "notes": self.notes,
             "suspects": [
                 suspect._asdict() | {"split": split, "box": suspect.box.tolist()}
@@ -68,7 +59,6 @@ class DataCheck:
                 for suspect in suspects
             ],
         }
-        replace_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def check(config: Config) -> DataCheck:
@@ -95,14 +85,3 @@ def check(config: Config) -> DataCheck:
         problems=find_problems(splits, data),
         notes=write_notes(statistics, anchors),
     )
-
-
-def _problem_to_dict(problem: Problem) -> dict[str, Any]:
-    values = dataclasses.asdict(problem)
-    for key in ("image", "other"):
-        place = getattr(problem, key)
-        values[key] = place and place._asdict()
-    # JSON has no number for a box that is not finite.
-    if problem.box and not np.isfinite(problem.box).all():
-        values["box"] = None
-    return values

@@ -1,7 +1,6 @@
 """Lets the detector of a run look at the data that are checked."""
 
 import dataclasses
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
@@ -14,22 +13,21 @@ from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
 
 
-def add_suspects(check: DataCheck, work_dir: Path) -> DataCheck:
+def add_suspects(check: DataCheck, detector: Detector) -> DataCheck:
     """Detects objects in the splits that are used, and lists labels in dispute.
 
     Args:
       check: of the data set.
-      work_dir: of a run that was trained on these classes.
+      detector: of the same classes.
 
     Raises:
-      UserError: if there is no such run, or it has other classes.
+      UserError: if it has other classes.
     """
     distributed.enable_compilation_cache(check.config.compilation_cache)
-    detector = Detector.load(work_dir)
     suspects = {}
     for split in check.splits:
         if split.uses:
-            _check_classes(detector, split.source, work_dir)
+            _check_classes(detector, split.source)
             found = _detect(detector, split.source, f"detecting in {split.name}")
             annotations = split.source.annotations
             suspects[split.name] = find_suspects(
@@ -38,11 +36,12 @@ def add_suspects(check: DataCheck, work_dir: Path) -> DataCheck:
     return dataclasses.replace(check, suspects=suspects)
 
 
-def _check_classes(detector: Detector, source: Source, work_dir: Path) -> None:
-    if detector.class_names != tuple(source.class_names):
+def _check_classes(detector: Detector, source: Source) -> None:
+    ours, theirs = detector.class_names, tuple(source.class_names)
+    if ours != theirs:
         raise UserError(
-            f"{work_dir}: its classes are {', '.join(detector.class_names)}, those of "
-            f"the data set {', '.join(source.class_names)}, expected the same"
+            f"{detector.source}: its classes are {', '.join(ours)}, those of the data "
+            f"set {', '.join(theirs)}, expected the same"
         )
 
 

@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from frcnn_jax.checking.duplicates import Pair, find_pairs
 from frcnn_jax.checking.scan import ScannedSplit
@@ -58,6 +60,15 @@ class Problem:
             y_min, x_min, y_max, x_max = (f"{edge:g}" for edge in self.box)
             text += f": x {x_min} to {x_max}, y {y_min} to {y_max}"
         return f"{text} ({self.image.annotation})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON has them; it has no box that is not finite."""
+        is_finite = self.box is not None and np.isfinite(self.box).all()
+        return dataclasses.asdict(self) | {
+            "box": self.box if is_finite else None,
+            "image": self.image and self.image._asdict(),
+            "other": self.other and self.other._asdict(),
+        }
 
 
 def find_problems(splits: Sequence[ScannedSplit], data: DataConfig) -> list[Problem]:

@@ -25,6 +25,9 @@ FAINT = 0.05
 _SAME_PLACE = 0.5  # IoU of boxes of the same thing
 _NEAR = 0.3  # IoU from which a box may be a badly placed one of the same thing
 
+# If the detector finds a smaller share of a class, what it misses says nothing.
+_MOSTLY_FOUND = 0.5
+
 Kind = Literal["no annotation", "never found", "other class"]
 
 
@@ -83,8 +86,8 @@ def find_suspects(
     Returns:
       The suspects, by kind, the most suspicious first: confident detections where
       nothing is annotated, by score; annotated objects where nothing at all is found,
-      those of classes that are found most reliably first, then the largest; objects
-      found as another class, by how much surer the detector is of that one.
+      if their class mostly is, those of the most reliably found class first, then the
+      largest; objects found as another class, by how much surer the detector is of it.
     """
     images = [
         _Image(number, *pair, class_names)
@@ -142,6 +145,8 @@ def _find_unfound(image: _Image, found_shares: np.ndarray) -> Iterator[Suspect]:
     for number in np.flatnonzero(np.all(overlaps < _NEAR, axis=1)):
         box, label = boxes[number], int(labels[number])
         share, name = found_shares[label], image.class_names[label]
+        if share < _MOSTLY_FOUND:
+            continue
         area = np.prod(box[2:] - box[:2]) / np.prod(image.annotation.image_size)
         text = f"{name} annotated, nothing found ({share:.0%} of {name} are)"
         yield image.suspect("never found", box, label, share + area, text)

@@ -151,7 +151,7 @@ def fit_anchor_ratios(box_sizes: np.ndarray) -> tuple[float, ...]:
       of the next, and of the tallest.
 
     Example:
-      >>> fit_anchor_ratios(np.array([[10, 20], [10, 10], [30, 10]]))
+      >>> fit_anchor_ratios(np.array([[10, 20], [10, 10], [30, 10]] * 2))
       (0.5, 1.0, 3.0)
     """
     ratios = np.quantile(box_sizes[:, 0] / box_sizes[:, 1], (1 / 6, 1 / 2, 5 / 6))

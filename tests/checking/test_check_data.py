@@ -86,6 +86,7 @@ def test_what_is_told_is_cut_short_and_exits_with_0(photos, capsys):
         ("--config CONFIG --json /nowhere/a.json", "there is no folder /nowhere"),
         ("--config CONFIG --html /nowhere/a.html", "there is no folder /nowhere"),
         ("--work-dir /nowhere", "/nowhere/config.json"),
+        ("--config CONFIG --data.root /absent --work-dir /nowhere", "/nowhere"),
     ],
 )
 def test_mistake_of_the_user_is_one_line_and_code_2(given, message, capsys):

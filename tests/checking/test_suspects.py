@@ -62,9 +62,14 @@ def test_detections_in_a_crowd_and_crowds_that_are_not_found_are_not_suspect():
 
 
 def test_an_object_that_nothing_finds_is_suspect_whatever_its_class():
-    annotation = annotate((LEFT, "cat"), (RIGHT, "dog"))
-    found = detect((LEFT, "cow", 0.1))
-    assert suspects(annotation, found) == [("never found", RIGHT, "dog")]
+    annotation = annotate((LEFT, "cat"), (RIGHT, "cat"), (LOW, "dog"))
+    found = detect((LEFT, "cat", 0.9), (LOW, "cow", 0.1))
+    assert suspects(annotation, found) == [("never found", RIGHT, "cat")]
+
+
+def test_objects_of_a_class_that_is_hardly_found_are_not_suspect():
+    annotation = annotate((LEFT, "cat"), (RIGHT, "cat"), (LOW, "cat"))
+    assert suspects(annotation, detect((LEFT, "cat", 0.9))) == []
 
 
 def test_an_object_found_as_another_class_is_suspect():
@@ -84,15 +89,17 @@ def test_a_detection_of_an_overlapping_object_says_nothing_of_this_one():
 def test_the_most_suspicious_come_first():
     first = annotate((LEFT, "cat"), (RIGHT, "dog"), (LOW, "dog"))
     second = annotate((LEFT, "cat"), ((50, 50, 60, 60), "cat"))
+    third = annotate((LEFT, "dog"), (RIGHT, "dog"))
     found = [
         detect((LEFT, "cat", 0.9), ((60, 60, 90, 90), "cow", 0.7)),
         detect((LEFT, "cat", 0.9), (RIGHT, "cow", 0.9)),
+        detect((LEFT, "dog", 0.9), (RIGHT, "dog", 0.9)),
     ]
-    listed = find_suspects([first, second], found, NAMES)
+    listed = find_suspects([first, second, third], found, NAMES)
     assert [(each.kind, each.image, NAMES[each.label]) for each in listed] == [
         ("no annotation", 1, "cow"),
         ("no annotation", 0, "cow"),
-        ("never found", 1, "cat"),  # two of three cats are found, but no dog
+        ("never found", 1, "cat"),  # two of three cats are found, two of four dogs
         ("never found", 0, "dog"),  # the larger one
         ("never found", 0, "dog"),
     ]
