@@ -33,6 +33,12 @@ class DataCheck:
     suspects: dict[str, list[Suspect]] = dataclasses.field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """What to call the data set: its folder, if it has one."""
+        data = self.config.data
+        return data.root or (data.name if data.source == "tfds" else data.source)
+
+    @property
     def is_wrong(self) -> bool:
         """Whether there is a mistake."""
         return any(problem.is_wrong for problem in self.problems)

@@ -80,9 +80,8 @@ def _find_nearest(
     distances = np.full(len(signs), num_bits)
     for start in range(0, len(signs) if len(other_signs) else 0, _BLOCK):
         block = slice(start, start + _BLOCK)
-        agreement = (
-            signs[block] @ other_signs.T
-        )  # bits that agree less those that do not
+        # The number of bits that agree, less that of those that differ.
+        agreement = signs[block] @ other_signs.T
         if others is None:
             is_earlier = np.tri(len(agreement), len(signs), start - 1, bool)
             agreement = np.where(is_earlier, agreement, -num_bits)

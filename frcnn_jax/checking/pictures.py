@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from frcnn_jax.checking.check import DataCheck
-from frcnn_jax.checking.problems import KINDS, Place, Problem
+from frcnn_jax.checking.problems import KINDS, Problem
 from frcnn_jax.checking.scan import ScannedSplit
 from frcnn_jax.checking.suspects import Suspect
 from frcnn_jax.data.records import Annotation
@@ -48,13 +48,14 @@ def show_problems(check: DataCheck, *, is_wrong: bool) -> list[Group]:
     groups = []
     for kind, of_kind in itertools.groupby(chosen, key=lambda each: each.kind):
         problems = list(of_kind)
-        shown = [] if kind == "broken image" else problems[:_MAX_PICTURES]
-        examples = [
-            Example(_draw(check, each, each.image), str(each))
-            for each in shown
-            if each.image
-        ]
-        others = [str(e) for e in problems if e not in shown or not e.image]
+        examples: list[Example] = []
+        others: list[str] = []
+        for problem in problems:
+            can_be_drawn = problem.image and kind != "broken image"
+            if can_be_drawn and len(examples) < _MAX_PICTURES:
+                examples.append(Example(_draw(check, problem), str(problem)))
+            else:
+                others.append(str(problem))
         title, is_wide = f"{kind} ({len(problems)})", problems[0].box is None
         groups.append(Group(title, KINDS[kind][0], examples, others, is_wide))
     return groups
@@ -74,25 +75,26 @@ def show_suspects(check: DataCheck) -> list[Group]:
     return groups
 
 
-def _draw(check: DataCheck, problem: Problem, image: Place) -> list[str]:
+def _draw(check: DataCheck, problem: Problem) -> list[str]:
+    """Draws both images of a pair, a bad box, or else all objects of an image."""
     splits = {split.name: split for split in check.splits}
-    split = splits[image.split]
-    pixels = split.raw.read_image(image.number)
-    good = _good_annotation(split, image.number)
+    places = [place for place in (problem.image, problem.other) if place is not None]
+    images = [splits[each.split].raw.read_image(each.number) for each in places]
     if problem.other is not None:
-        other = splits[problem.other.split].raw.read_image(problem.other.number)
-        return [_thumbnail(Image.fromarray(each)) for each in (pixels, other)]
+        return [_thumbnail(Image.fromarray(pixels)) for pixels in images]
+    split, pixels = splits[problem.split], images[0]
+    objects = _selected_annotation(split, places[0].number)
     if problem.box is None or not np.isfinite(problem.box).all():
         names = split.source.class_names
-        return [
-            _thumbnail(draw_detections(pixels, ground_truth=good, class_names=names))
-        ]
+        picture = draw_detections(pixels, ground_truth=objects, class_names=names)
+        return [_thumbnail(picture)]
     box = np.clip(problem.box, 0, pixels.shape[:2] * 2)
-    return [to_uri(crop(pixels, box, _RED, () if good is None else good.boxes))]
+    others = () if objects is None else objects.boxes
+    return [to_uri(crop(pixels, box, _RED, others))]
 
 
-def _good_annotation(split: ScannedSplit, number: int) -> Annotation | None:
-    """Returns what the config takes of the annotation of an image."""
+def _selected_annotation(split: ScannedSplit, number: int) -> Annotation | None:
+    """Returns what the config takes of an image, None if it does not take it."""
     if number not in split.selected:
         return None
     return split.source.annotations[split.selected.index(number)]

@@ -22,7 +22,8 @@ KINDS = {
     "too many objects": ("training refuses the image", True),
     "no canvas": ("training refuses the image", True),
     "shared image": ("is trained on and evaluated on", True),
-    "other classes": ("training refuses the splits", True),
+    "no classes": ("training refuses the split", True),
+    "other classes": ("training refuses the split", True),
     "repeated image": ("has the pixels of another one", False),
     "similar image": ("is nearly the same as another one", False),
 }
@@ -123,10 +124,13 @@ def _check_use(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:
         if "train" in split.uses and len(split.uses) > 1:
             text = f"the split is used for {' and '.join(split.uses)}"
             yield _problem(split, "shared image", None, text)
-        others = split.source.class_names
-        if split.uses and (others != names or not names):
-            text = f"has the classes {', '.join(others)}; {splits[0].name} has "
-            yield _problem(split, "other classes", None, f"{text}{', '.join(names)}")
+        own = split.source.class_names
+        if split.uses and not own:
+            text = "no object tells a class, and data.class_names does not"
+            yield _problem(split, "no classes", None, text)
+        elif split.uses and own != names:
+            text = f"has the classes {', '.join(own)}, not {', '.join(names)}"
+            yield _problem(split, "other classes", None, text)
 
 
 def _find_duplicates(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:

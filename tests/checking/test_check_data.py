@@ -159,7 +159,11 @@ def test_jax_is_not_needed(photos, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_labels_that_a_detector_disputes_are_told_and_shown(tmp_path, capsys):
+def test_labels_that_a_detector_disputes_are_told_and_shown(
+    tmp_path, capsys, monkeypatch
+):
+    # Random parameters find nothing.
+    monkeypatch.setattr("frcnn_jax.checking.suspects._MOSTLY_FOUND", 0.0)
     detector = Detector(tiny.SPEC, random_params(tiny.MODEL, tiny.NUM_CLASSES, 0))
     model, page, data = (tmp_path / name for name in ("m.safetensors", "a.html", "j"))
     detector.save(model)

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from frcnn_jax.checking.check import check
+from frcnn_jax.checking.page import write_page
 from frcnn_jax.config.loading import load_config, override_config
 from frcnn_jax.errors import UserError
 from frcnn_jax.init_config import write_config
@@ -167,7 +168,20 @@ def test_splits_with_other_classes_are_a_mistake(tmp_path):
     checked = check(override_config(config, arguments, ""))
     (problem,) = checked.problems
     assert (problem.kind, problem.is_wrong) == ("other classes", True)
-    assert str(problem) == "test: has the classes dog; train has cat"
+    assert str(problem) == "test: has the classes dog, not cat"
+
+
+def test_a_data_set_without_classes_is_a_mistake(tmp_path):
+    for seed, split in enumerate(("train", "test")):
+        picture(seed).save(tmp_path / f"{split}.png")
+        (tmp_path / f"{split}.csv").write_text(f"{split}.png,,,,,\n")
+    config = load_config("configs/voc07_vgg16.py")
+    arguments = ["--data.source", "csv", "--data.root", str(tmp_path)]
+    arguments += ["--data.train-split", "train", "--data.class-names", "None"]
+    config = override_config(config, arguments, "")
+    write_page(check(config), tmp_path / "page.html")
+    kinds = [each.kind for each in check(config).problems]
+    assert kinds == ["no classes"] * 2
 
 
 def test_a_malformed_annotation_is_one_line_of_a_user_error(photos):

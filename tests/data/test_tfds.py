@@ -2,12 +2,14 @@
 
 import io
 import pickle
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from frcnn_jax.config import DataConfig
+from frcnn_jax.checking.check import check
+from frcnn_jax.config import Config, DataConfig
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.data.sources.raw import check_source
@@ -149,6 +151,20 @@ def test_skip_broken_leaves_out_broken_images_and_names_them(broken_dir, caplog)
 def test_a_broken_image_names_the_data_set_otherwise(broken_dir):
     with pytest.raises(UserError, match=r"cannot read image \d of TFDS data set pets"):
         check_source(TFDSSource("pets", "train", data_dir=broken_dir))
+
+
+def test_the_check_of_data_lists_all_broken_images(broken_dir):
+    data = DataConfig(
+        source="tfds",
+        name="pets",
+        root=str(broken_dir),
+        train_split="train[:50%]",
+        test_split="train[50%:]",
+    )
+    checked = check(Config(data=data))
+    assert [each.kind for each in checked.problems] == ["broken image"] * 2
+    for problem in checked.problems:
+        assert re.match(r"\d of pets \(train\[.* cannot read image \d", str(problem))
 
 
 def find(source, image_id):
