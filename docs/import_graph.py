@@ -13,7 +13,6 @@ PACKAGE = DOCS.parent / "frcnn_jax"
 # (row, column) of each part; `tests/test_imports.py` has the order within a row.
 PLACES = {
     "cli": (0, 1),
-    "checking": (1, 0),
     "training": (1, 1),
     "report": (2, 1),
     "export": (3, 0),
