@@ -4,7 +4,6 @@ A user's mistake ends with one line on standard error and exit code 2.
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -15,7 +14,6 @@ from typing import NoReturn
 from frcnn_jax.config import PREPROCESSINGS, Config
 from frcnn_jax.config.loading import load_config, override_config, read_config
 from frcnn_jax.errors import UserError
-from frcnn_jax.files import replace_text
 
 
 class _Parser(argparse.ArgumentParser):
@@ -231,29 +229,14 @@ def check_data(arguments: Sequence[str]) -> None:
         "--config the data are those of the run",
     )
     options, overrides = parser.parse_known_args(arguments)
-    for path in filter(None, (options.json, options.html)):
-        if not path.parent.is_dir():  # before a pass that may take long
-            raise UserError(f"{path}: there is no folder {path.parent}")
     config = _config_to_check(options.config, options.work_dir, overrides)
     _start()
-    from frcnn_jax.checking.check import check
-    from frcnn_jax.checking.page import write_page
-    from frcnn_jax.checking.text import print_check
+    from frcnn_jax.checking import command
 
-    if options.work_dir is None:
-        checked = check(config)
-    else:  # The detector first, as there may be none; it needs JAX, the rest does not.
-        from frcnn_jax.checking.detection import add_suspects
-        from frcnn_jax.detector import Detector
-
-        detector = Detector.load(options.work_dir)
-        checked = add_suspects(check(config), detector)
-    print_check(checked)
-    if options.json is not None:
-        replace_text(options.json, json.dumps(checked.to_dict(), indent=1) + "\n")
-    if options.html is not None:
-        write_page(checked, options.html)
-    if checked.is_wrong:
+    is_wrong = command.check_data(
+        config, options.work_dir, json_path=options.json, page_path=options.html
+    )
+    if is_wrong:
         sys.exit(1)
 
 
