@@ -1,0 +1,55 @@
+"""Settings of Sphinx; docs/README.md has the command that builds the site."""
+
+import jax
+
+# As types are written, and not jaxlib's name for it, in the annotations of the package.
+jax.Array.__name__ = "Array"
+
+import frcnn_jax  # noqa: E402
+
+project = "frcnn_jax"
+author = "the frcnn_jax authors"
+copyright = author
+version = release = frcnn_jax.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx-mathjax-offline",
+]
+exclude_patterns = ["README.md"]
+default_role = "literal"  # a word between single backticks in a docstring is code
+
+# The walk-through runs at every build. An exception in a cell, such as a failing
+# assertion, is an error of the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 900  # seconds a cell
+nb_merge_streams = True
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+python_maximum_signature_line_length = 72
+
+html_theme = "sphinx_book_theme"
+html_title = "frcnn_jax"
+html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "home_page_in_toc": True,
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "navbar_persistent": [],  # the side bar has the search
+}
+copybutton_exclude = ".linenos, .gp, .go"
