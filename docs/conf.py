@@ -53,3 +53,20 @@ html_theme_options = {
     "navbar_persistent": [],  # the side bar has the search
 }
 copybutton_exclude = ".linenos, .gp, .go"
+
+
+def setup(app):
+    """Registers what follows."""
+    app.connect("autodoc-process-docstring", adapt_docstring, priority=400)
+
+
+def adapt_docstring(app, what, name, obj, options, lines):
+    """Prepares the lines of a docstring for napoleon, which runs after this."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()  # says nothing of a field without a comment
+    for number, line in enumerate(lines[:-1]):
+        # It would take what precedes a colon for the type of the result.
+        if line.strip() == "Returns:":
+            text = lines[number + 1]
+            indent = len(text) - len(text.lstrip())
+            lines[number + 1] = f"{text[:indent]}: {text[indent:]}"
