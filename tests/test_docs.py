@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from frcnn_jax import config
+from frcnn_jax.config.loading import load_config
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
@@ -33,6 +36,15 @@ def test_relative_links_lead_to_files_and_headings(path):
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_the_walkthrough_has_the_options_of_the_notebook():
+    text = (ROOT / "docs" / "walkthrough.md").read_text()
+    (cell,) = re.findall(r"^notebook_config = .*?^\)$", text, re.DOTALL | re.MULTILINE)
+    variables = dict(vars(config))
+    exec(cell, variables)
+    expected = load_config(ROOT / "configs" / "notebook.py").model
+    assert variables["notebook_config"] == expected
 
 
 def test_the_readme_is_short():
