@@ -42,6 +42,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900  # seconds a cell
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars' complaints
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
