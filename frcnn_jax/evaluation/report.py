@@ -44,7 +44,7 @@ def to_json(split: EvaluatedSplit) -> dict[str, Any]:
         "per_class": plain(per_class),
         "intervals": sections.intervals(split, result.rankings),
         "precision_by_iou": sections.precision_by_iou(split),
-        "calibration": sections.calibration_of(result.rankings),
+        "calibration": plain(calibration(result.rankings)._asdict()),
         "tide": sections.tide(split),
         "confusion": sections.confusion(split, points),
         "objects": sections.objects_by_kind(split, points),

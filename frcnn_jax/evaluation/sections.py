@@ -12,7 +12,6 @@ import numpy as np
 
 from frcnn_jax.evaluation import breakdown, coco, voc
 from frcnn_jax.evaluation.bootstrap import bootstrap
-from frcnn_jax.evaluation.calibration import calibration
 from frcnn_jax.evaluation.confusion import confusion_matrix
 from frcnn_jax.evaluation.evaluated_split import (
     ANCHOR_SCALES,
@@ -108,11 +107,6 @@ def precision_by_iou(split: EvaluatedSplit) -> dict[str, Any]:
             "per_class": dict(zip(split.class_names, values.T, strict=True)),
         }
     )
-
-
-def calibration_of(rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """Compares scores with precision, for all classes together."""
-    return plain(calibration(rankings)._asdict())
 
 
 def tide(split: EvaluatedSplit) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def _thresholds(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _anchors(run: ReportedRun) -> Iterator[str]:
-    """Suggests other scales, or larger images where no scales fit the weak classes."""
+    """Suggests other scales for the weak classes, or what to do where none fit."""
     part = run.evaluation["anchors"]
     rows = {name: part["per_class"][name] for name in _weak_classes(run.evaluation)}
     if not rows:
@@ -251,8 +251,9 @@ def _anchors(run: ReportedRun) -> Iterator[str]:
     if highest[name] < 0.75:
         yield (
             f"{name}: anchors of no scales overlap more than {percent(highest[name])} "
-            "of the objects by IoU 0.5, since they lie 16 pixels apart: enlarge the "
-            "images (data.shorter_side, data.longer_side, data.canvases)."
+            "of the objects by IoU 0.5: small ones need larger images "
+            "(data.shorter_side, data.longer_side, data.canvases), long ones other "
+            "model.anchor_ratios."
         )
 
 

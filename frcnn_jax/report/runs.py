@@ -104,11 +104,12 @@ def _find_evaluation(path: Path, split: str | None, step: int | None) -> Path | 
 
 
 def _how_to_evaluate(path: Path, split: str | None, step: int | None) -> str:
-    options = f" --split {split}" * (split is not None)
-    options += f" --step {step}" * (step is not None)
+    given = {"split": split, "step": step}
+    texts = [f"{name} {value}" for name, value in given.items() if value is not None]
+    options = "".join(f" --{text}" for text in texts)
     return (
-        f"No evaluation{options.replace('--', '')}, and so no figures: run "
-        f"frcnn evaluate --work-dir {path}{options}."
+        f"No evaluation{' of ' * bool(texts)}{', '.join(texts)}, and so no figures: "
+        f"run frcnn evaluate --work-dir {path}{options}."
     )
 
 
