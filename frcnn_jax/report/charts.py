@@ -103,9 +103,8 @@ def precision_by_iou(runs: Sequence[ReportedRun]) -> Markup | None:
             color=color,
             label=label(run),
         )
-        axes.set(
-            ylim=(0, 1.02), xlabel="IoU threshold", ylabel="area average precision"
-        )
+        axes.set(xlim=(0.28, 0.92), xlabel="IoU threshold")
+        axes.set(ylim=(0, 1.02), ylabel="area average precision")
 
     return _overlay("iou", "Average precision over the IoU threshold", runs, draw)
 
@@ -151,6 +150,7 @@ def errors(runs: Sequence[ReportedRun]) -> Markup | None:
         c.axes.set_yticks(range(len(ERRORS)), ERRORS)
         c.axes.invert_yaxis()
         c.axes.margins(x=0.12)
+        c.axes.set_xlim(left=0.0)
         c.axes.grid(visible=False, axis="y")
         c.axes.set(xlabel="points of average precision (IoU 0.5)")
         show_legend(c.axes)
@@ -246,7 +246,8 @@ def boxes_by_iou(runs: Sequence[ReportedRun]) -> Markup | None:
                 color=color,
                 label=curve_label(runs, run, name),
             )
-        axes.set(ylim=(0, 1.02), xlabel="IoU threshold", ylabel="recall")
+        axes.set(xlim=(0.48, 0.97), xlabel="IoU threshold")
+        axes.set(ylim=(0, 1.02), ylabel="recall")
 
     return _overlay(
         "boxes", "Recall of proposals and anchors over the IoU threshold", runs, draw

@@ -67,7 +67,6 @@ def find(run: ReportedRun) -> list[Finding]:
 def _headline(evaluation: Evaluation) -> Iterator[str]:
     figure, ends = evaluation["voc07_map"], evaluation["intervals"]["voc07_map"]
     if figure is None:
-        yield "The split has no objects to find, so no precision or recall exists."
         return
     low, high = map(percent, ends)
     yield (

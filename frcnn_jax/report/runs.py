@@ -59,6 +59,10 @@ def read_run(
     if file is None:
         missing.append(_how_to_evaluate(path, split, step))
     evaluation = _read_evaluation(file, missing) if file else {}
+    if evaluation and evaluation["voc07_map"] is None:
+        missing.append(
+            "No objects to find in the split, and so no precision or recall."
+        )
     evaluated = None
     if evaluation and file:
         evaluated = _read_split(file.with_suffix(".npz"), missing)

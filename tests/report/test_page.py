@@ -147,7 +147,7 @@ def test_split_without_objects_or_detections_has_a_report(change, tmp_path):
     assert not Page(path.read_text()).open
     text = path.with_suffix(".md").read_text()
     expected = {
-        without_objects: "The split has no objects to find",
+        without_objects: "Missing in run: No objects to find in the split",
         without_detections: "ellipse is hardly found, with an area AP of 0.0 %",
     }
     assert expected[change] in text
