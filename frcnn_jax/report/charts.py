@@ -79,7 +79,7 @@ def _mark_point(
         axes.annotate(
             f"{point['threshold']:.2f}",
             (x, y),
-            (-3, -9),
+            (-3, -9 if y > 0.2 else 5),  # clear of the axis below
             textcoords="offset points",
             fontsize=8,
             ha="right" if x > 0.3 else "left",

@@ -102,7 +102,8 @@ def _weakest_class(evaluation: Evaluation) -> Iterator[str]:
     if not values:
         return
     weakest, best = (f(values, key=lambda n: values[n]) for f in (min, max))
-    if values[best] - values[weakest] < 0.05:
+    is_told = weakest in _hardly_found(evaluation)
+    if is_told or values[best] - values[weakest] < 0.05:
         return
     low, high = map(percent, evaluation["intervals"]["per_class"][weakest]["area_ap"])
     yield (
@@ -147,6 +148,8 @@ def _weak_classes(evaluation: Evaluation) -> list[str]:
 def _confusion(evaluation: Evaluation) -> Iterator[str]:
     matrix, names = np.array(evaluation["confusion"]), list(evaluation["per_class"])
     between = matrix[:-1, :-1] * (1 - np.eye(len(names), dtype=int))
+    # The threshold of a class that is hardly found says nothing.
+    between[:, [name in _hardly_found(evaluation) for name in names]] = 0
     row, column = np.unravel_index(between.argmax(), between.shape)
     count, total = between[row, column], matrix[row].sum()
     if count >= max(2, 0.05 * total):

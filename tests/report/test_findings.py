@@ -94,6 +94,11 @@ def test_class_that_is_hardly_found_is_told_with_its_proposals(evaluation):
         changed, "star is hardly found, with an area AP of 0.1 %: 69 objects, 39"
     )
     assert not has(changed, "star: ")
+    assert not has(changed, "star is the weakest class")
+    matrix = np.zeros((7, 7), int)
+    matrix[3, 5] = 15
+    changed["confusion"] = matrix.tolist()
+    assert not has(changed, "is most often taken for")
 
 
 def test_confused_classes_are_counted(evaluation):
