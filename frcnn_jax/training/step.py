@@ -22,7 +22,7 @@ from frcnn_jax.models import Losses, SamplingStats
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params
 
-# Numbers of an array that are squared at once: 1 MiB, which the cache holds.
+# At most so many numbers of an array are squared at once: 1 MiB, which the cache holds.
 PART_SIZE = 2**18
 
 
@@ -196,7 +196,7 @@ def _norm_by_parts(tree: Params) -> Array:
     """
 
     def sum_of_squares(x: Array) -> Array:
-        num_parts = math.gcd(x.size, -(-x.size // PART_SIZE))
+        num_parts = math.gcd(x.size, 1 << (x.size // PART_SIZE).bit_length())
         return jax.lax.map(
             lambda part: jnp.square(part).sum(), x.reshape(num_parts, -1)
         ).sum()

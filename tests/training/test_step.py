@@ -144,7 +144,7 @@ def test_update_needs_no_copy_of_the_state(batch):
 def test_gradient_norm_is_that_of_optax(monkeypatch):
     monkeypatch.setattr(step, "PART_SIZE", 1000)
     rng = np.random.default_rng(0)
-    shapes = [(3, 3, 64, 32), (977,), (4, 499), (), (0, 3)]
+    shapes = [(3, 3, 64, 32), (977,), (4, 499), ()]
     tree = {str(shape): rng.normal(size=shape).astype(np.float32) for shape in shapes}
     np.testing.assert_allclose(step._norm_by_parts(tree), optax.tree.norm(tree), 1e-6)
 
