@@ -114,7 +114,7 @@ def _weakest_class(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _errors(evaluation: Evaluation) -> Iterator[str]:
-    """Tells the dearest error of all classes together, and of the weakest ones."""
+    """Tells the costliest error of all classes together, and of the weakest ones."""
     tide = evaluation["tide"]
     # Where nearly everything is wrong, no error alone tells why.
     hardly_found = _hardly_found(evaluation)
@@ -124,16 +124,19 @@ def _errors(evaluation: Evaluation) -> Iterator[str]:
         rows |= {name: tide["per_class"][name] for name in weak[:3]}
     for name, row in rows.items():
         costs = {error: row[error]["cost"] for error in ERRORS}
-        dearest, total = max(costs, key=lambda error: costs[error]), sum(costs.values())
+        costliest, total = (
+            max(costs, key=lambda error: costs[error]),
+            sum(costs.values()),
+        )
         if total < 0.005:
             continue
-        what, advice = _ERRORS[dearest]
-        if dearest in ("location", "missed") and name in tide["per_class"]:
+        what, advice = _ERRORS[costliest]
+        if costliest in ("location", "missed") and name in tide["per_class"]:
             anchor = evaluation["anchors"]["per_class"][name]["median_iou"]
             advice = f"the median best anchor IoU is {anchor:.2f}; {advice}"
         yield (
-            f"{name}: {what} cost most, {100 * costs[dearest]:.1f} points of AP50, "
-            f"{percent(costs[dearest] / total)} of what all errors cost; {advice}."
+            f"{name}: {what} cost the most: {100 * costs[costliest]:.1f} points of AP50, "
+            f"{percent(costs[costliest] / total)} of what all errors cost; {advice}."
         )
 
 

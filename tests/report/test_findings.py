@@ -39,7 +39,7 @@ def has(evaluation, words, **options):
     return any(words in text for text in texts(evaluation, **options))
 
 
-def test_dearest_error_is_named_with_its_share(evaluation):
+def test_costliest_error_is_named_with_its_share(evaluation):
     changed = copy.deepcopy(evaluation)
     for row in (changed["tide"], *changed["tide"]["per_class"].values()):
         for name in ERRORS:
@@ -47,7 +47,9 @@ def test_dearest_error_is_named_with_its_share(evaluation):
         row["location"]["cost"], row["ap50"] = 0.15, 0.5
     changed["anchors"]["per_class"]["star"]["median_iou"] = 0.49
     changed["tide"]["per_class"]["star"]["ap50"] = 0.1
-    assert has(changed, "star: bad localization cost most, 15.0 points of AP50, 75.0 %")
+    assert has(
+        changed, "star: bad localization cost the most: 15.0 points of AP50, 75.0 %"
+    )
     assert has(changed, "the median best anchor IoU is 0.49")
 
 
