@@ -17,6 +17,7 @@ LAYERS = (
     "benchmark",
     "init_config",
     "training",
+    "checking",
     "report",
     "evaluation",
     "export",

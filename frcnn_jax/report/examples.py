@@ -1,12 +1,9 @@
 """The worst mistakes of a detector, as crops of the pictures they were made in."""
 
-import base64
 import dataclasses
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
 from frcnn_jax.data.records import ImageDetections, Source
 from frcnn_jax.errors import UserError
@@ -14,14 +11,12 @@ from frcnn_jax.evaluation.breakdown import finding_scores
 from frcnn_jax.evaluation.evaluated_split import EvaluatedSplit
 from frcnn_jax.evaluation.matching import flatten
 from frcnn_jax.evaluation.tide import ERRORS, TIDEErrors, tide_errors
+from frcnn_jax.report.pictures import crop, to_uri
 from frcnn_jax.visualization import drawing
 from frcnn_jax.visualization.detections import draw_detections
 
 NUM_EXAMPLES = 8  # of missed objects, and of wrong detections
-_CROP_SIDE = 176  # pixels
 _PICTURE_WIDTH = 1100  # pixels, at most
-_CONTEXT = 2.2  # sides of the box
-_MIN_CONTEXT = 48.0  # pixels
 _WRONG = {
     "class": "is {real}",
     "location": "badly placed",
@@ -136,8 +131,10 @@ def draw(
                     image_id,
                     _draw_all(split, each.image, pixels, thresholds),
                 )
-            crop = _to_uri(_crop(pixels, each))
-            group.append(Example(text=each.text, crop=crop, image=each.image))
+            picture = crop(pixels, each.box, drawing.class_color(each.label))
+            group.append(
+                Example(text=each.text, crop=to_uri(picture), image=each.image)
+            )
     return Examples(
         missed=groups[0], wrong=groups[1], pictures=pictures, missing=missing
     )
@@ -188,27 +185,6 @@ def _read(source: Source, index: int, missing: list[str]) -> np.ndarray | None:
         return None
 
 
-def _crop(pixels: np.ndarray, mistake: Mistake) -> Image.Image:
-    """Cuts out a square around a box, inside of the image, and draws the box."""
-    box, size = mistake.box, np.array(pixels.shape[:2])
-    longest = (box[2:] - box[:2]).max()
-    side = max(_CONTEXT * longest, _MIN_CONTEXT)
-    side = int(np.ceil(min(side, max(longest, size.min()))))
-    corner = np.round((box[:2] + box[2:] - side) / 2).astype(int)
-    # If the image is narrower than the square, that is black beside it.
-    corner = np.where(size >= side, np.clip(corner, 0, size - side), (size - side) // 2)
-    top, left = corner.tolist()
-    picture = Image.fromarray(pixels).crop((left, top, left + side, top + side))
-    picture = picture.resize((_CROP_SIDE, _CROP_SIDE), Image.Resampling.BICUBIC)
-    outline = (box - np.tile(corner, 2)) * (_CROP_SIDE / side)
-    drawing.draw_outline(
-        picture,
-        drawing.pixel_box(outline, picture),
-        drawing.class_color(mistake.label),
-    )
-    return picture
-
-
 def _draw_all(
     split: EvaluatedSplit, index: int, pixels: np.ndarray, thresholds: np.ndarray
 ) -> str:
@@ -222,10 +198,4 @@ def _draw_all(
         class_names=split.class_names,
     )
     picture.thumbnail((_PICTURE_WIDTH, _PICTURE_WIDTH))
-    return _to_uri(picture)
-
-
-def _to_uri(picture: Image.Image) -> str:
-    content = io.BytesIO()
-    picture.save(content, format="JPEG", quality=78, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return to_uri(picture)

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import importlib.resources
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from frcnn_jax.report import charts, examples, findings, tables, training_charts
 from frcnn_jax.report.comparison import compare
 from frcnn_jax.report.examples import Examples
 from frcnn_jax.report.findings import Finding
+from frcnn_jax.report.rendering import render
 from frcnn_jax.report.runs import ReportedRun, read_run
 from frcnn_jax.report.tables import Table
 
@@ -95,17 +95,9 @@ def _render(
     drawn: Sequence[Examples | None],
     found: Sequence[tuple[str, list[Finding]]],
 ) -> str:
-    import jinja2  # Only here, since only the page needs it.
-
-    template = importlib.resources.files("frcnn_jax.report").joinpath("report.html.j2")
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     evaluated = [run for run in runs if run.evaluation]
-    return environment.from_string(template.read_text()).render(
+    return render(
+        "report.html.j2",
         runs=runs,
         evaluated=evaluated,
         examples=[pair for pair in zip(runs, drawn, strict=True) if pair[1]],
