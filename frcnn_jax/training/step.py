@@ -29,24 +29,24 @@ PART_SIZE = 2**18
 class TrainState(NamedTuple):
     """Everything that a training step changes, and the key, which it does not."""
 
-    step: Array  # int32, batches seen so far
+    step: Array  #: int32, batches seen so far
     params: Params
     opt_state: optax.OptState
-    ema: Params | None  # moving average of the parameters, if there is one
-    key: Array  # PRNG key of the run
-    num_bad_steps: Array  # int32, updates skipped so far
+    ema: Params | None  #: moving average of the parameters, if there is one
+    key: Array  #: PRNG key of the run
+    num_bad_steps: Array  #: int32, updates skipped so far
 
 
 class Metrics(NamedTuple):
     """What a training step reports; padding images are excluded by `image_mask`."""
 
-    losses: Losses  # of every image of the batch, arrays of [B]
-    stats: SamplingStats  # of every image, arrays of [B]
-    indices: Array  # [B] the images' indices in their source
-    image_mask: Array  # [B] which images are real
+    losses: Losses  #: of every image of the batch, arrays of [B]
+    stats: SamplingStats  #: of every image, arrays of [B]
+    indices: Array  #: [B] the images' indices in their source
+    image_mask: Array  #: [B] which images are real
     gradient_norm: Array
-    is_finite: Array  # whether losses and gradient are; if not, the update is skipped
-    num_bad_steps: Array  # int32, updates skipped so far
+    is_finite: Array  #: whether losses and gradient are; if not, the update is skipped
+    num_bad_steps: Array  #: int32, updates skipped so far
 
 
 def init_state(
