@@ -135,8 +135,9 @@ def _errors(evaluation: Evaluation) -> Iterator[str]:
             anchor = evaluation["anchors"]["per_class"][name]["median_iou"]
             advice = f"the median best anchor IoU is {anchor:.2f}; {advice}"
         yield (
-            f"{name}: {what} cost the most: {100 * costs[costliest]:.1f} points of AP50, "
-            f"{percent(costs[costliest] / total)} of what all errors cost; {advice}."
+            f"{name}: {what} cost the most: {100 * costs[costliest]:.1f} points of "
+            f"AP50, {percent(costs[costliest] / total)} of what all errors cost; "
+            f"{advice}."
         )
 
 
