@@ -177,6 +177,18 @@ class FasterRCNN(nnx.Module):
         """
         return jax.vmap(self.image_detections)(outputs)
 
+    def propose(self, outputs: DenseOutputs) -> ops.Proposals:
+        """Proposes the boxes that `detect` goes on from, the best first.
+
+        Args:
+          outputs: of `__call__`.
+
+        Returns:
+          `ops.Proposals` with arrays of [B, P, ...], boxes in pixels of the resized
+          image.
+        """
+        return jax.vmap(self._image_proposals)(outputs)
+
     def image_stages(
         self,
         key: Key[Array, ""],
@@ -275,13 +287,7 @@ class FasterRCNN(nnx.Module):
         Args:
           outputs: of one image, without the batch axis.
         """
-        options = self.config.proposals
-        proposals = self._propose(
-            outputs,
-            self._anchors(outputs),
-            options.pre_nms_test,
-            options.post_nms_test,
-        )
+        proposals = self._image_proposals(outputs)
         roi_logits, roi_deltas = self.head(self._pool(outputs, proposals.boxes))
         return ops.select_detections(
             jax.nn.softmax(roi_logits),
@@ -291,6 +297,14 @@ class FasterRCNN(nnx.Module):
             proposals.mask,
             outputs.image_sizes,
             **vars(self.config.detection),
+        )
+
+    def _image_proposals(self, outputs: DenseOutputs) -> ops.Proposals:
+        """Proposes boxes for one image, as many as in detection."""
+        options = self.config.proposals
+        anchors = self._anchors(outputs)
+        return self._propose(
+            outputs, anchors, options.pre_nms_test, options.post_nms_test
         )
 
     def normalize(
