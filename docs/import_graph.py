@@ -13,9 +13,9 @@ PACKAGE = DOCS.parent / "frcnn_jax"
 # (row, column) of each part; `tests/test_imports.py` has the order within a row.
 PLACES = {
     "cli": (0, 1),
+    "export": (1, 0),
     "training": (1, 1),
     "report": (2, 1),
-    "export": (3, 0),
     "evaluation": (3, 1),
     "detector": (4, 1),
     "run_dir": (4, 2),

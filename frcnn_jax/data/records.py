@@ -50,18 +50,18 @@ class Annotation:
     """The ground truth of one image."""
 
     image_id: str
-    image_size: tuple[int, int]  # (height, width), pixels.
-    boxes: np.ndarray  # [N, 4] float32, pixels of the original image.
-    labels: np.ndarray  # [N] int32, 0..L-1.
-    difficult: np.ndarray  # [N] bool. Not trained on, ignored in evaluation.
+    image_size: tuple[int, int]  #: (height, width), pixels.
+    boxes: np.ndarray  #: [N, 4] float32, pixels of the original image.
+    labels: np.ndarray  #: [N] int32, 0..L-1.
+    difficult: np.ndarray  #: [N] bool. Not trained on, ignored in evaluation.
 
 
 class ImageDetections(NamedTuple):
     """What a detector found in one image, in any order."""
 
-    boxes: np.ndarray  # [D, 4] float32, pixels
-    scores: np.ndarray  # [D] float32, higher is more certain
-    labels: np.ndarray  # [D] int32, 0..L-1
+    boxes: np.ndarray  #: [D, 4] float32, pixels
+    scores: np.ndarray  #: [D] float32, higher is more certain
+    labels: np.ndarray  #: [D] int32, 0..L-1
 
 
 @runtime_checkable
@@ -108,14 +108,14 @@ BatchArray = Any
 class Batch(NamedTuple):
     """Images of one canvas size with their padded ground truth."""
 
-    images: BatchArray  # [B, H, W, 3] uint8 RGB, zero outside the true image.
-    image_sizes: BatchArray  # [B, 2] float32, true (height, width) after resizing.
-    scales: BatchArray  # [B, 2] float32, resized / original, (y, x).
-    boxes: BatchArray  # [B, M, 4] float32, pixels of the resized image.
-    labels: BatchArray  # [B, M] int32.
-    box_mask: BatchArray  # [B, M] bool. False where the box is padding.
-    indices: BatchArray  # [B] int32, the image's index in its source.
-    image_mask: BatchArray  # [B] bool. False for the filler of a last batch.
+    images: BatchArray  #: [B, H, W, 3] uint8 RGB, zero outside the true image.
+    image_sizes: BatchArray  #: [B, 2] float32, true (height, width) after resizing.
+    scales: BatchArray  #: [B, 2] float32, resized / original, (y, x).
+    boxes: BatchArray  #: [B, M, 4] float32, pixels of the resized image.
+    labels: BatchArray  #: [B, M] int32.
+    box_mask: BatchArray  #: [B, M] bool. False where the box is padding.
+    indices: BatchArray  #: [B] int32, the image's index in its source.
+    image_mask: BatchArray  #: [B] bool. False for the filler of a last batch.
 
     @property
     def canvas(self) -> tuple[int, int]:

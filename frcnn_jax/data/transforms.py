@@ -177,7 +177,7 @@ def pad_to(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
       canvas: (height, width) of the result.
 
     Returns:
-      [*canvas, 3] uint8, zero outside the image.
+      `[*canvas, 3]` uint8, zero outside the image.
 
     Raises:
       UserError: if the image is larger than the canvas.

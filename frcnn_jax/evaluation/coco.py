@@ -31,6 +31,7 @@ from frcnn_jax.evaluation.greedy import (
 from frcnn_jax.evaluation.matching import check_images, flatten
 from frcnn_jax.evaluation.ranking import (
     Ranking,
+    mean_over_classes,
     weighted_average_precision,
     weighted_sum,
 )
@@ -156,21 +157,6 @@ def weighted_figures(
         name: mean_over_classes(np.stack([of_class[name] for of_class in each]))
         for name in each[0]
     }
-
-
-def mean_over_classes(values: np.ndarray) -> np.ndarray:
-    """Computes the mean over those of L classes that have objects.
-
-    Args:
-      values: [L, ...]; NaN for a class without objects.
-
-    Returns:
-      [...]; NaN where no class has objects.
-    """
-    has_objects = ~np.isnan(values)
-    count = has_objects.sum(axis=0)
-    total = np.sum(values, axis=0, where=has_objects)
-    return total / np.where(count > 0, count, np.nan)
 
 
 def _class_figures(

@@ -22,7 +22,7 @@ def describe_environment() -> dict[str, Any]:
             **{name: _version(name) for name in _PACKAGES},
         },
         "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "host": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "host": f"{processor_name()}, {os.cpu_count()} cores, {platform.system()}",
     }
 
 
@@ -33,7 +33,7 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Names the processor; Python itself knows less on Linux."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []

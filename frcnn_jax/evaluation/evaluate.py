@@ -201,7 +201,7 @@ def _detect(detector: Detector, source: Source, config: Config) -> EvaluatedSpli
     step = _make_evaluation_step(graphdef, mesh)
     params = distributed.replicate(detector.params, mesh)
     results = _run_over_split(step, params, source, config, mesh)
-    proposal_iou, anchor_iou, scale_iou = _fit(results, source, model)
+    proposal_iou, anchor_iou, scale_iou = _best_overlaps(results, source, model)
     return EvaluatedSplit(
         class_names=tuple(source.class_names),
         annotations=source.annotations,
@@ -214,10 +214,10 @@ def _detect(detector: Detector, source: Source, config: Config) -> EvaluatedSpli
     )
 
 
-def _fit(
+def _best_overlaps(
     results: list["_Found"], source: Source, model: ModelConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Computes how well proposals and anchors fit the objects; see `EvaluatedSplit`."""
+    """Computes the IoU of objects with proposals and anchors; see `EvaluatedSplit`."""
     own, by_scale = (
         np.asarray(ops.base_anchors(scales, model.anchor_ratios, STRIDE))
         for scales in (model.anchor_scales, ANCHOR_SCALES)

@@ -102,6 +102,21 @@ def weighted_sum(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     return weights[:, rows].astype(np.float64) @ values[rows]
 
 
+def mean_over_classes(values: np.ndarray) -> np.ndarray:
+    """Computes the mean over those of L classes that have objects.
+
+    Args:
+      values: [L, ...]; NaN for a class without objects.
+
+    Returns:
+      [...]; NaN where no class has objects.
+    """
+    has_objects = ~np.isnan(values)
+    count = has_objects.sum(axis=0)
+    total = np.sum(values, axis=0, where=has_objects)
+    return total / np.where(count > 0, count, np.nan)
+
+
 def _count(
     ranking: Ranking, weights: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

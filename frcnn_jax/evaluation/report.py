@@ -22,18 +22,19 @@ def to_json(split: EvaluatedSplit) -> dict[str, Any]:
       A dictionary that JSON can hold, with None where a figure is undefined.
     """
     result = voc.average_precisions(*split.compared)
-    rankings = voc.rank(*split.compared)
-    points = [best_operating_point(ranking) for ranking in rankings]
+    points = [best_operating_point(ranking) for ranking in result.rankings]
     per_class = {
         name: {
             "voc07_ap": result.voc07_ap[label],
             "area_ap": result.area_ap[label],
-            "num_objects": result.curves[label].num_objects,
-            "num_detections": len(rankings[label].scores),
+            "num_objects": ranking.num_objects.sum(),
+            "num_detections": len(ranking.scores),
             "best_f1": points[label]._asdict(),
-            "calibration_error": calibration([rankings[label]]).error,
+            "calibration_error": calibration([ranking]).error,
         }
-        for label, name in enumerate(split.class_names)
+        for label, (name, ranking) in enumerate(
+            zip(split.class_names, result.rankings, strict=True)
+        )
     }
     return {
         "schema": SCHEMA,
@@ -41,9 +42,9 @@ def to_json(split: EvaluatedSplit) -> dict[str, Any]:
         "area_map": plain(result.area_map),
         "coco": plain(coco.average_precisions(*split.compared)),
         "per_class": plain(per_class),
-        "intervals": sections.intervals(split, rankings),
+        "intervals": sections.intervals(split, result.rankings),
         "precision_by_iou": sections.precision_by_iou(split),
-        "calibration": sections.calibration_of(rankings),
+        "calibration": plain(calibration(result.rankings)._asdict()),
         "tide": sections.tide(split),
         "confusion": sections.confusion(split, points),
         "objects": sections.objects_by_kind(split, points),

@@ -12,7 +12,6 @@ import numpy as np
 
 from frcnn_jax.evaluation import breakdown, coco, voc
 from frcnn_jax.evaluation.bootstrap import bootstrap
-from frcnn_jax.evaluation.calibration import calibration
 from frcnn_jax.evaluation.confusion import confusion_matrix
 from frcnn_jax.evaluation.evaluated_split import (
     ANCHOR_SCALES,
@@ -24,6 +23,7 @@ from frcnn_jax.evaluation.operating_point import OperatingPoint
 from frcnn_jax.evaluation.ranking import (
     Ranking,
     average_precision_of,
+    mean_over_classes,
     weighted_average_precision,
 )
 from frcnn_jax.evaluation.tide import ERRORS, tide_errors
@@ -64,7 +64,7 @@ def intervals(split: EvaluatedSplit, rankings: Sequence[Ranking]) -> dict[str, A
             np.stack([weighted_average_precision(r, weights, p) for r in rankings])
             for p in (voc.RECALL_POINTS, None)
         )
-        means = [coco.mean_over_classes(voc07), coco.mean_over_classes(area)]
+        means = [mean_over_classes(voc07), mean_over_classes(area)]
         coco_figures = coco.weighted_figures(coco_rankings, weights).values()
         return np.stack([*means, *coco_figures, *voc07, *area])
 
@@ -103,15 +103,10 @@ def precision_by_iou(split: EvaluatedSplit) -> dict[str, Any]:
     return plain(
         {
             "iou_thresholds": AP_IOU_THRESHOLDS,
-            "area_map": coco.mean_over_classes(values.T),
+            "area_map": mean_over_classes(values.T),
             "per_class": dict(zip(split.class_names, values.T, strict=True)),
         }
     )
-
-
-def calibration_of(rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """Compares scores with precision, for all classes together."""
-    return plain(calibration(rankings)._asdict())
 
 
 def tide(split: EvaluatedSplit) -> dict[str, Any]:
@@ -128,7 +123,7 @@ def tide(split: EvaluatedSplit) -> dict[str, Any]:
             name: {"count": count, "cost": cost} for name, count, cost in pairs
         }
 
-    mean = coco.mean_over_classes(errors.average_precision)
+    mean = mean_over_classes(errors.average_precision)
     per_class = {
         name: rows(*each)
         for name, *each in zip(
@@ -222,7 +217,7 @@ def anchors(split: EvaluatedSplit) -> dict[str, Any]:
             "by_scales": _recall_by_scales(scale_iou[chosen]),
         }
     of_classes = [list(row["by_scales"].values()) for row in per_class.values()]
-    mean = coco.mean_over_classes(np.array(of_classes))
+    mean = mean_over_classes(np.array(of_classes))
     return plain(
         {
             "iou_thresholds": RECALL_IOU_THRESHOLDS,

@@ -9,13 +9,17 @@ References:
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from frcnn_jax.data.records import ImageDetections, ImageGroundTruth
 from frcnn_jax.evaluation.matching import best_objects, check_images, flatten
-from frcnn_jax.evaluation.ranking import Ranking
+from frcnn_jax.evaluation.ranking import (
+    Ranking,
+    average_precision_of,
+    mean_over_classes,
+)
 
 # The peers' rounding (the fourth is 0.30000000000000004), so their figures.
 RECALL_POINTS = np.arange(0.0, 1.1, 0.1)
@@ -32,9 +36,9 @@ class PrecisionRecall(NamedTuple):
 class VOCResult(NamedTuple):
     """The figures of L classes; those without objects have NaN and enter no mean."""
 
-    curves: list[PrecisionRecall]  # L of them
-    voc07_ap: np.ndarray  # [L] in [0, 1], 11-point
-    area_ap: np.ndarray  # [L] in [0, 1], every-point
+    rankings: list[Ranking]  # L of them
+    voc07_ap: np.ndarray  # [L] in [0, 1], 11-point (VOC 2007)
+    area_ap: np.ndarray  # [L] in [0, 1], every-point (VOC 2010 and later)
     voc07_map: float  # the mean of voc07_ap; NaN if no class has objects
     area_map: float
 
@@ -55,24 +59,18 @@ def average_precisions(
       iou_threshold: the overlap with an object, in [0, 1], from which it is found.
 
     Returns:
-      The curve and both average precisions of every class, and their means.
+      The ranking and both average precisions of every class, and their means.
 
     Raises:
       ValueError: if the images cannot be paired, or a label is not in 0..L-1.
     """
-    curves = precision_recall(
-        detections, ground_truths, num_classes, iou_threshold=iou_threshold
+    rankings = rank(detections, ground_truths, num_classes, iou_threshold=iou_threshold)
+    voc07_ap, area_ap = (
+        np.array([average_precision_of(ranking, points) for ranking in rankings])
+        for points in (RECALL_POINTS, None)
     )
-    has_objects = np.array([curve.num_objects > 0 for curve in curves])
-
-    def of_classes(metric: Literal["voc07", "area"]) -> tuple[np.ndarray, float]:
-        each = [average_precision(c.precision, c.recall, metric=metric) for c in curves]
-        mean = np.mean(each, where=has_objects) if has_objects.any() else np.nan
-        return np.where(has_objects, each, np.nan), float(mean)
-
-    voc07_ap, voc07_map = of_classes("voc07")
-    area_ap, area_map = of_classes("area")
-    return VOCResult(curves, voc07_ap, area_ap, voc07_map, area_map)
+    means = [float(mean_over_classes(each)) for each in (voc07_ap, area_ap)]
+    return VOCResult(rankings, voc07_ap, area_ap, *means)
 
 
 def precision_recall(
@@ -180,34 +178,3 @@ def curve(ranking: Ranking) -> PrecisionRecall:
         recall=num_correct / (num_objects or np.nan),
         num_objects=num_objects,
     )
-
-
-def average_precision(
-    precision: np.ndarray, recall: np.ndarray, *, metric: Literal["voc07", "area"]
-) -> float:
-    """Computes the average precision of one class.
-
-    Args:
-      precision: [D] in [0, 1], as `precision_recall` returns it.
-      recall: [D] in [0, 1], never falling.
-      metric: "voc07" is the mean of the best precision from recall 0, 0.1, ... 1 on
-        (VOC 2007); "area" the area below that best precision (VOC 2010 and later).
-
-    Returns:
-      The average precision in [0, 1]; 0 without detections.
-
-    Raises:
-      ValueError: if the metric is unknown.
-
-    Example:
-      >>> average_precision(np.array([1.0, 0.5]), np.array([0.5, 0.5]), metric="area")
-      0.5
-    """
-    precision = np.nan_to_num(precision)
-    if metric == "voc07":
-        best = [precision[recall >= start].max(initial=0.0) for start in RECALL_POINTS]
-        return float(np.mean(best))
-    if metric == "area":
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
-    raise ValueError(f"metric is {metric!r}, expected 'voc07' or 'area'")

@@ -79,7 +79,7 @@ def _mark_point(
         axes.annotate(
             f"{point['threshold']:.2f}",
             (x, y),
-            (-3, -9),
+            (-3, -9 if y > 0.2 else 5),  # clear of the axis below
             textcoords="offset points",
             fontsize=8,
             ha="right" if x > 0.3 else "left",
@@ -103,9 +103,8 @@ def precision_by_iou(runs: Sequence[ReportedRun]) -> Markup | None:
             color=color,
             label=label(run),
         )
-        axes.set(
-            ylim=(0, 1.02), xlabel="IoU threshold", ylabel="area average precision"
-        )
+        axes.set(xlim=(0.28, 0.92), xlabel="IoU threshold")
+        axes.set(ylim=(0, 1.02), ylabel="area average precision")
 
     return _overlay("iou", "Average precision over the IoU threshold", runs, draw)
 
@@ -151,9 +150,10 @@ def errors(runs: Sequence[ReportedRun]) -> Markup | None:
         c.axes.set_yticks(range(len(ERRORS)), ERRORS)
         c.axes.invert_yaxis()
         c.axes.margins(x=0.12)
+        c.axes.set_xlim(left=0.0)
         c.axes.grid(visible=False, axis="y")
         c.axes.set(xlabel="points of average precision (IoU 0.5)")
-        _legend(c.axes, chosen)
+        show_legend(c.axes)
     return c.svg
 
 
@@ -198,7 +198,7 @@ def objects(runs: Sequence[ReportedRun], kind: str) -> Markup | None:
         c.axes.set(
             ylim=(0, 1.02), ylabel="share found", xlabel=f"{quantity}; below: objects"
         )
-        _legend(c.axes, chosen)
+        show_legend(c.axes)
     return c.svg
 
 
@@ -216,7 +216,7 @@ def proposals_by_number(runs: Sequence[ReportedRun]) -> Markup | None:
                 style,
                 ms=3,
                 color=color,
-                label=f"{label(run)}, IoU {iou}",
+                label=curve_label(runs, run, f"IoU {iou}"),
             )
         axes.set(
             xscale="log",
@@ -226,7 +226,6 @@ def proposals_by_number(runs: Sequence[ReportedRun]) -> Markup | None:
         )
         axes.set_xticks(part["numbers"], part["numbers"])
         axes.minorticks_off()
-        axes.legend()
 
     return _overlay("proposals", "Recall of proposals over their number", runs, draw)
 
@@ -245,10 +244,10 @@ def boxes_by_iou(runs: Sequence[ReportedRun]) -> Markup | None:
                 _floats(recall),
                 style,
                 color=color,
-                label=f"{label(run)}, {name}",
+                label=curve_label(runs, run, name),
             )
-        axes.set(ylim=(0, 1.02), xlabel="IoU threshold", ylabel="recall")
-        axes.legend()
+        axes.set(xlim=(0.48, 0.97), xlabel="IoU threshold")
+        axes.set(ylim=(0, 1.02), ylabel="recall")
 
     return _overlay(
         "boxes", "Recall of proposals and anchors over the IoU threshold", runs, draw
@@ -268,18 +267,30 @@ def _overlay(
     with chart(name, description) as c:
         for run in chosen:
             draw(c.axes, run, run_color(runs, run))
-        _legend(c.axes, chosen)
+        show_legend(c.axes)
     return c.svg
 
 
-def _legend(axes: "Axes", runs: Sequence[ReportedRun]) -> None:
-    if len(runs) > 1 and axes.get_legend() is None:
-        axes.legend()
+def show_legend(axes: "Axes") -> None:
+    """Names the curves below the chart, where they cross nothing, if there are two."""
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.figure.legend(loc="outside lower center", ncols=2)
 
 
 def label(run: ReportedRun) -> str:
     """Names a run in a legend, which has room for a short name only."""
     return run.name if len(run.name) <= _MAX_NAME else f"…{run.name[1 - _MAX_NAME :]}"
+
+
+def curve_label(runs: Sequence[ReportedRun], run: ReportedRun, name: str) -> str:
+    """Names one of a run's curves in a legend.
+
+    Args:
+      runs: of the report; the name of an only one is left out.
+      run: one of them.
+      name: of the curve.
+    """
+    return name if len(runs) == 1 else f"{label(run)}, {name}"
 
 
 def run_color(runs: Sequence[ReportedRun], run: ReportedRun) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from frcnn_jax.evaluation import coco, voc
+from frcnn_jax.evaluation import voc
 from frcnn_jax.evaluation.bootstrap import bootstrap
 from frcnn_jax.evaluation.evaluated_split import EvaluatedSplit
-from frcnn_jax.evaluation.ranking import weighted_average_precision
+from frcnn_jax.evaluation.ranking import mean_over_classes, weighted_average_precision
 from frcnn_jax.report.findings import Finding
 from frcnn_jax.report.runs import ReportedRun
 
@@ -56,7 +56,7 @@ def _mean_precision(split: EvaluatedSplit, weights: np.ndarray) -> np.ndarray:
         weighted_average_precision(ranking, weights, voc.RECALL_POINTS)
         for ranking in voc.rank(*split.compared)
     ]
-    return coco.mean_over_classes(np.stack(each))
+    return mean_over_classes(np.stack(each))
 
 
 def _have_same_objects(split: EvaluatedSplit, other: EvaluatedSplit) -> bool:

@@ -67,7 +67,6 @@ def find(run: ReportedRun) -> list[Finding]:
 def _headline(evaluation: Evaluation) -> Iterator[str]:
     figure, ends = evaluation["voc07_map"], evaluation["intervals"]["voc07_map"]
     if figure is None:
-        yield "The split has no objects to find, so no precision or recall exists."
         return
     low, high = map(percent, ends)
     yield (
@@ -103,7 +102,8 @@ def _weakest_class(evaluation: Evaluation) -> Iterator[str]:
     if not values:
         return
     weakest, best = (f(values, key=lambda n: values[n]) for f in (min, max))
-    if values[best] - values[weakest] < 0.05:
+    is_told = weakest in _hardly_found(evaluation)
+    if is_told or values[best] - values[weakest] < 0.05:
         return
     low, high = map(percent, evaluation["intervals"]["per_class"][weakest]["area_ap"])
     yield (
@@ -114,40 +114,52 @@ def _weakest_class(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _errors(evaluation: Evaluation) -> Iterator[str]:
-    """Tells the dearest error of all classes together, and of the weakest ones."""
+    """Tells the costliest error of all classes together, and of the weakest ones."""
     tide = evaluation["tide"]
-    precision = {name: row["ap50"] for name, row in tide["per_class"].items()}
-    weak = [name for name, x in precision.items() if x is not None and x < _MANY_LOST]
     # Where nearly everything is wrong, no error alone tells why.
-    weak = [name for name in weak if name not in _hardly_found(evaluation)]
-    weakest = sorted(weak, key=lambda name: precision[name])[:3]
+    hardly_found = _hardly_found(evaluation)
+    weak = [name for name in _weak_classes(evaluation) if name not in hardly_found]
     rows = {"All classes together": tide}
-    if len(precision) > 1:
-        rows |= {name: tide["per_class"][name] for name in weakest}
+    if len(tide["per_class"]) > 1:
+        rows |= {name: tide["per_class"][name] for name in weak[:3]}
     for name, row in rows.items():
         costs = {error: row[error]["cost"] for error in ERRORS}
-        dearest, total = max(costs, key=lambda error: costs[error]), sum(costs.values())
+        costliest, total = (
+            max(costs, key=lambda error: costs[error]),
+            sum(costs.values()),
+        )
         if total < 0.005:
             continue
-        what, advice = _ERRORS[dearest]
-        if dearest in ("location", "missed") and name in precision:
+        what, advice = _ERRORS[costliest]
+        if costliest in ("location", "missed") and name in tide["per_class"]:
             anchor = evaluation["anchors"]["per_class"][name]["median_iou"]
             advice = f"the median best anchor IoU is {anchor:.2f}; {advice}"
         yield (
-            f"{name}: {what} cost most, {100 * costs[dearest]:.1f} points of AP50, "
-            f"{costs[dearest] / total:.0%} of what all errors cost; {advice}."
+            f"{name}: {what} cost the most: {100 * costs[costliest]:.1f} points of "
+            f"AP50, {percent(costs[costliest] / total)} of what all errors cost; "
+            f"{advice}."
         )
+
+
+def _weak_classes(evaluation: Evaluation) -> list[str]:
+    """Lists the classes that lose much, those that lose most first."""
+    rows = evaluation["tide"]["per_class"]
+    values = {name: row["ap50"] for name, row in rows.items()}
+    weak = [name for name, x in values.items() if x is not None and x < _MANY_LOST]
+    return sorted(weak, key=lambda name: values[name])
 
 
 def _confusion(evaluation: Evaluation) -> Iterator[str]:
     matrix, names = np.array(evaluation["confusion"]), list(evaluation["per_class"])
     between = matrix[:-1, :-1] * (1 - np.eye(len(names), dtype=int))
+    # The threshold of a class that is hardly found says nothing.
+    between[:, [name in _hardly_found(evaluation) for name in names]] = 0
     row, column = np.unravel_index(between.argmax(), between.shape)
     count, total = between[row, column], matrix[row].sum()
     if count >= max(2, 0.05 * total):
         yield (
             f"{names[row]} is most often taken for {names[column]}: {count} of {total} "
-            f"objects ({count / total:.0%})."
+            f"objects ({percent(count / total)})."
         )
 
 
@@ -158,11 +170,11 @@ def _proposals(evaluation: Evaluation) -> Iterator[str]:
         return
     shares = {name: x for name, x in part["per_class"].items() if x is not None}
     worst = min(shares, key=lambda name: shares[name])
-    text = f"Proposals overlap {recall:.1%} of the objects by IoU 0.5"
+    text = f"Proposals overlap {percent(recall)} of the objects by IoU 0.5"
     if recall < 0.95:
         yield (
-            f"{text}, least of {worst} ({shares[worst]:.1%}): the first stage limits "
-            "the second; check the anchors and model.proposals.post_nms_test."
+            f"{text}, least of {worst} ({percent(shares[worst])}): the first stage "
+            "limits the second; check the anchors and model.proposals.post_nms_test."
         )
     else:
         yield f"{text}: what is lost is lost in the second stage."
@@ -183,8 +195,8 @@ def _sizes(evaluation: Evaluation) -> Iterator[str]:
     size = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} and more"
     advice = "; larger images (data.shorter_side) may help" if worst < 3 else ""
     yield (
-        f"Of objects with a side of {size} pixels {shares[worst]:.0%} are found, of "
-        f"all objects {overall:.0%}{advice}."
+        f"Of objects with a side of {size} pixels {percent(shares[worst])} are found, "
+        f"of all objects {percent(overall)}{advice}."
     )
 
 
@@ -199,7 +211,7 @@ def _calibration(evaluation: Evaluation) -> Iterator[str]:
     )
     yield (
         f"Scores are no probabilities: they are {score:.2f} on average, but "
-        f"{share:.0%} of the detections are correct (calibration error "
+        f"{percent(share)} of the detections are correct (calibration error "
         f"{part['error']:.2f})."
     )
 
@@ -219,9 +231,9 @@ def _thresholds(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _anchors(run: ReportedRun) -> Iterator[str]:
-    """Suggests other scales, or larger images where no scales fit."""
+    """Suggests other scales for the weak classes, or what to do where none fit."""
     part = run.evaluation["anchors"]
-    rows = {n: row for n, row in part["per_class"].items() if row["recall"] is not None}
+    rows = {name: part["per_class"][name] for name in _weak_classes(run.evaluation)}
     if not rows:
         return
     # The fewest scales that fit nearly as well as the best ones.
@@ -245,8 +257,9 @@ def _anchors(run: ReportedRun) -> Iterator[str]:
     if highest[name] < 0.75:
         yield (
             f"{name}: anchors of no scales overlap more than {percent(highest[name])} "
-            "of the objects by IoU 0.5, since they lie 16 pixels apart: enlarge the "
-            "images (data.shorter_side, data.longer_side, data.canvases)."
+            "of the objects by IoU 0.5: small ones need larger images "
+            "(data.shorter_side, data.longer_side, data.canvases), long ones other "
+            "model.anchor_ratios."
         )
 
 
@@ -260,7 +273,7 @@ def _training(run: ReportedRun) -> Iterator[str]:
         if now < 0.97 * before:
             yield (
                 f"The loss of the last tenth of the steps, {now:.3g}, is "
-                f"{1 - now / before:.0%} below that of the tenth before: training "
+                f"{percent(1 - now / before)} below that of the tenth before: training "
                 "longer may help."
             )
     steps, values = run.curves.get("validation_loss", nothing)

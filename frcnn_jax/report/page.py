@@ -28,19 +28,20 @@ def write_report(
 ) -> Path:
     """Writes `report.html` and `report.md` into the first run directory.
 
-    What is missing is said in the report. With a split or a step the files are named
-    after it: `report-train-step60.html`.
+    What is missing is said in the report. The files of `evaluation-train-step60.json`
+    are `report-train-step60.html` and `.md`.
 
     Args:
       paths: run directories.
-      split: that was evaluated; by default that of `evaluation.json`.
-      step: of the evaluated checkpoint; by default that of `evaluation.json`.
+      split: that was evaluated; by default the test split.
+      step: of the evaluated checkpoint; by default the last one.
 
     Returns:
       The path of the page.
 
     Raises:
-      UserError: if a directory does not exist, or a file cannot be written.
+      UserError: if a directory does not exist or holds no run, or a file cannot be
+        written.
     """
     names = _distinct_names(paths)
     runs = [read_run(*each, split, step) for each in zip(paths, names, strict=True)]
@@ -48,12 +49,18 @@ def write_report(
     found = [(run.name, findings.find(run)) for run in runs]
     if len(runs) > 1:
         found.append(("Comparison", compare(runs)))
-    suffix = f"-{quote(split, safe='+')}" if split is not None else ""
-    suffix += f"-step{step}" if step is not None else ""
-    page = paths[0] / f"report{suffix}.html"
+    page = paths[0] / f"report{_suffix(runs[0], split, step)}.html"
     replace_text(page, _render(runs, drawn, found))
     replace_text(page.with_suffix(".md"), _markdown(runs, found))
     return page
+
+
+def _suffix(run: ReportedRun, split: str | None, step: int | None) -> str:
+    """Returns that of the evaluation's name, or what it would be."""
+    if run.file is not None:
+        return run.file.stem.removeprefix("evaluation")
+    suffix = f"-{quote(split, safe='+')}" if split is not None else ""
+    return suffix + (f"-step{step}" if step is not None else "")
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -116,7 +123,7 @@ def _markdown(
         parts += [f"## {table.title}", table.markdown()]
     parts.append("## Findings")
     for name, sentences in found:
-        parts += [f"### {name}", *(f"- {finding.text}" for finding in sentences)]
+        parts += [f"### {name}", "\n".join(f"- {text}" for text, _ in sentences)]
     return "\n\n".join(parts) + "\n"
 
 

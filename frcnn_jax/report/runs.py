@@ -15,6 +15,8 @@ from frcnn_jax.evaluation.evaluated_split import EvaluatedSplit
 from frcnn_jax.evaluation.report import SCHEMA
 from frcnn_jax.visualization.curves import Curve, read_curves
 
+_FILES = ("config.json", "evaluation.json", "metrics.jsonl")  # a run has one at least
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ReportedRun:
@@ -23,7 +25,8 @@ class ReportedRun:
     name: str  # of the directory; different from that of the other runs
     path: Path
     config: Config | None
-    evaluation: dict[str, Any]  # `evaluation.json`; empty if there is none
+    file: Path | None  # of the evaluation: `evaluation.json`, `evaluation-train.json`
+    evaluation: dict[str, Any]  # what it holds; empty if it cannot be read
     split: EvaluatedSplit | None  # `evaluation.npz`
     source: Source | None  # the images, if only they are where they were
     curves: dict[str, Curve]  # of `metrics.jsonl`
@@ -38,20 +41,28 @@ def read_run(
     Args:
       path: of the directory.
       name: to call the run by.
-      split: that was evaluated; with None that of `evaluation.json`.
-      step: of the evaluated checkpoint; with None any.
+      split: that was evaluated; by default the test split.
+      step: of the evaluated checkpoint; by default the last one.
 
     Raises:
-      UserError: if there is no such directory.
+      UserError: if there is no such directory, or no run in it.
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such run directory")
+    if not any((path / file).exists() for file in _FILES):
+        raise UserError(f"{path} holds no run, expected one of {', '.join(_FILES)}")
     missing: list[str] = []
     config = _read_config(path, missing)
+    if step is not None and split is None and config is not None:
+        split = config.data.test_split
     file = _find_evaluation(path, split, step)
     if file is None:
         missing.append(_how_to_evaluate(path, split, step))
     evaluation = _read_evaluation(file, missing) if file else {}
+    if evaluation and evaluation["voc07_map"] is None:
+        missing.append(
+            "No objects to find in the split, and so no precision or recall."
+        )
     evaluated = None
     if evaluation and file:
         evaluated = _read_split(file.with_suffix(".npz"), missing)
@@ -63,6 +74,7 @@ def read_run(
         name=name,
         path=path,
         config=config,
+        file=file,
         evaluation=evaluation,
         split=evaluated,
         source=source,
@@ -80,27 +92,28 @@ def _read_config(path: Path, missing: list[str]) -> Config | None:
 
 
 def _find_evaluation(path: Path, split: str | None, step: int | None) -> Path | None:
-    plain = path / "evaluation.json"
     if split is None and step is None:
+        plain = path / "evaluation.json"  # of the test split at the last step
         return plain if plain.exists() else None
-    # The plain name first: it is that of the test split at the last step.
-    for file in sorted(path.glob("evaluation*.json"), key=lambda p: (p != plain, p)):
+    found: dict[Path, int] = {}
+    for file in sorted(path.glob("evaluation*.json")):
         try:
             evaluation = json.loads(file.read_text())
-            found = evaluation.get("split"), evaluation.get("step")
+            evaluated = evaluation.get("split"), evaluation.get("step")
         except (OSError, ValueError, AttributeError):
             continue
-        if split in (None, found[0]) and step in (None, found[1]):
-            return file
-    return None
+        if split in (None, evaluated[0]) and step in (None, evaluated[1]):
+            found[file] = evaluated[1] or 0
+    return max(found, key=lambda file: found[file], default=None)
 
 
 def _how_to_evaluate(path: Path, split: str | None, step: int | None) -> str:
-    options = f" --split {split}" * (split is not None)
-    options += f" --step {step}" * (step is not None)
+    given = {"split": split, "step": step}
+    texts = [f"{name} {value}" for name, value in given.items() if value is not None]
+    options = "".join(f" --{text}" for text in texts)
     return (
-        f"No evaluation{options.replace('--', '')}, and so no figures: run "
-        f"frcnn evaluate --work-dir {path}{options}."
+        f"No evaluation{' of ' * bool(texts)}{', '.join(texts)}, and so no figures: "
+        f"run frcnn evaluate --work-dir {path}{options}."
     )
 
 
@@ -152,7 +165,8 @@ def _check_same(
     ]
     if ids[0] == ids[1]:
         return source
-    lost = [image_id for image_id in ids[1] if image_id not in set(ids[0])]
+    present = set(ids[0])
+    lost = [image_id for image_id in ids[1] if image_id not in present]
     missing.append(
         "No pictures, since the images are others than those evaluated"
         + (f"; gone: {abbreviate(lost)}." if lost else ".")

@@ -182,7 +182,8 @@ def details(runs: Sequence[ReportedRun]) -> Table:
     values = [_details(run) for run in runs]
     names = dict.fromkeys(name for each in values for name in each)
     rows = [[name, *(each.get(name, "-") for each in values)] for name in names]
-    return Table("Details", ["", *(run.name for run in runs)], rows)
+    title = "What was evaluated, with what, and where"
+    return Table(title, ["", *(run.name for run in runs)], rows)
 
 
 def _details(run: ReportedRun) -> dict[str, str]:

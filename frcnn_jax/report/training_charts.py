@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from frcnn_jax.report.charts import label, run_color
+from frcnn_jax.report.charts import curve_label, label, run_color, show_legend
 from frcnn_jax.report.runs import ReportedRun
 from frcnn_jax.report.svg import COLORS, chart
 from frcnn_jax.visualization.curves import moving_mean
@@ -40,8 +40,7 @@ def losses(runs: Sequence[ReportedRun]) -> Markup | None:
         c.axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         c.axes.yaxis.set_major_formatter("{x:g}")
         c.axes.yaxis.set_minor_locator(NullLocator())
-        # Below the chart: a falling curve leaves no room inside.
-        c.axes.figure.legend(loc="outside lower center", ncols=2)
+        show_legend(c.axes)
     return c.svg
 
 
@@ -58,14 +57,14 @@ def _draw_loss(
 def shares(runs: Sequence[ReportedRun]) -> Markup | None:
     """Draws the recall of proposals, and the average precision, over the steps."""
     names = {"proposal_recall": "-", "validation_voc07_map": "o--"}
-    chosen = [run for run in runs if set(names) & set(run.curves)]
+    chosen = [run for run in runs if names.keys() & run.curves]
     if not chosen:
         return None
     with chart(
         "shares", "Recall and average precision over the steps of training"
     ) as c:
         for run in chosen:
-            for name in set(names) & set(run.curves):
+            for name in (name for name in names if name in run.curves):
                 steps, values = run.curves[name]
                 if name == "proposal_recall":
                     values = moving_mean(values)
@@ -74,10 +73,10 @@ def shares(runs: Sequence[ReportedRun]) -> Markup | None:
                     names[name],
                     ms=3,
                     color=run_color(runs, run),
-                    label=f"{label(run)}, {name.replace('_', ' ')}",
+                    label=curve_label(runs, run, name.replace("_", " ")),
                 )
         c.axes.set(ylim=(0, 1.02), xlabel="step", ylabel="share")
-        c.axes.legend()
+        show_legend(c.axes)
     return c.svg
 
 

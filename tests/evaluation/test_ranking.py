@@ -28,14 +28,16 @@ def repeated(images, weights):
     return [each for each, n in zip(images, weights, strict=True) for _ in range(n)]
 
 
-@pytest.mark.parametrize(
-    ("metric", "points"), [("voc07", voc.RECALL_POINTS), ("area", None)]
-)
-def test_without_weights_it_is_that_of_the_curve(split, metric, points):
+def test_it_is_the_best_precision_from_each_recall_on(split):
     for ranking in voc.rank(*split, NUM_CLASSES):
-        curve = voc.curve(ranking)
-        expected = voc.average_precision(curve.precision, curve.recall, metric=metric)
-        assert average_precision_of(ranking, points) == pytest.approx(expected)
+        precision, recall, _ = voc.curve(ranking)
+        precision = np.nan_to_num(precision)
+        at_points = [precision[recall >= r].max(initial=0.0) for r in voc.RECALL_POINTS]
+        value = average_precision_of(ranking, voc.RECALL_POINTS)
+        assert value == pytest.approx(np.mean(at_points))
+        best = [precision[rank:].max() for rank in range(len(precision))]
+        area = np.sum(np.diff(recall, prepend=0.0) * best)
+        assert average_precision_of(ranking, None) == pytest.approx(area)
 
 
 def test_weighted_image_counts_like_a_repeated_one(split):

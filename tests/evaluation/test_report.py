@@ -46,7 +46,7 @@ def test_figures_are_those_of_voc_and_coco():
         row = evaluation["per_class"][name]
         assert row["voc07_ap"] == pytest.approx(result.voc07_ap[label])
         assert row["area_ap"] == pytest.approx(result.area_ap[label])
-        assert row["num_objects"] == result.curves[label].num_objects
+        assert row["num_objects"] == result.rankings[label].num_objects.sum()
 
 
 def test_parts_agree_with_one_another():

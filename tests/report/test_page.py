@@ -147,7 +147,7 @@ def test_split_without_objects_or_detections_has_a_report(change, tmp_path):
     assert not Page(path.read_text()).open
     text = path.with_suffix(".md").read_text()
     expected = {
-        without_objects: "The split has no objects to find",
+        without_objects: "Missing in run: No objects to find in the split",
         without_detections: "ellipse is hardly found, with an area AP of 0.0 %",
     }
     assert expected[change] in text
@@ -233,9 +233,21 @@ def test_split_and_step_choose_the_evaluation_and_name_the_report(tmp_path):
     assert path == run / "report-train-step60.html"
     evaluation = json.loads((run / "evaluation-train-step60.json").read_text())
     assert f"{100 * evaluation['voc07_map']:.1f} (" in path.read_text()
-    path = write_report([run], "test", 60)
+    path = write_report([run], step=60)  # of the test split, as the other command
     wanted = f"run frcnn evaluate --work-dir {run} --split test --step 60."
     assert wanted in missing(path)
+    assert path == run / "report-step60.html"
+    assert write_report([run], "test") == run / "report.html"
+
+
+def test_split_alone_means_its_last_evaluated_step(tmp_path):
+    run = write_run(tmp_path / "run", shapes_split(), split="test", step=80)
+    for name, step in (("-step60", 60), ("", 80), ("-step7", 7)):
+        name = f"evaluation-train{name}"
+        write_run(run, shapes_split(1), name, split="train", step=step)
+    assert write_report([run], "train") == run / "report-train.html"
+    (run / "evaluation-train.json").unlink()
+    assert write_report([run], "train") == run / "report-train-step60.html"
 
 
 def test_names_are_text_not_markup(tmp_path):
@@ -261,3 +273,11 @@ def test_directory_that_does_not_exist_is_one_line(capsys):
         cli.main(["report", "/nowhere"])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: /nowhere: no such run directory\n"
+
+
+def test_directory_without_a_run_is_refused_and_stays_as_it_was(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for paths in ([tmp_path], [run, tmp_path], [tmp_path, run]):
+        with pytest.raises(UserError, match="holds no run, expected one of "):
+            write_report(paths)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
