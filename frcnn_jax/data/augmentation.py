@@ -90,15 +90,25 @@ def largest_size(image_size: tuple[int, int], config: DataConfig) -> tuple[int, 
     return height, width
 
 
+def enlargement_note(image_size: tuple[int, int], config: DataConfig) -> str:
+    """Says in a message why an image needs more room than for its resized size.
+
+    Args:
+      image_size: (height, width) of the original image.
+      config: says what may be done to it.
+
+    Returns:
+      A note to follow the size; empty if it is that of the resized image.
+    """
+    if largest_size(image_size, config) == _scaled_size(image_size, 1.0, config):
+        return ""
+    return " (with data.scale_range and data.rotation_probability)"
+
+
 def _scaled_size(
     image_size: tuple[int, int], factor: float, config: DataConfig
 ) -> tuple[int, int]:
-    height, width = transforms.resized_size(
-        image_size,
-        shorter_side=config.shorter_side,
-        longer_side=config.longer_side,
-        keep_aspect_ratio=config.keep_aspect_ratio,
-    )
+    height, width = transforms.resized_size_of(image_size, config)
     return max(round(height * factor), 1), max(round(width * factor), 1)
 
 

@@ -162,7 +162,7 @@ def read_encoded(source: Source, index: int) -> EncodedImage | None:
       index: of the image.
 
     Returns:
-      What the source's own `read_encoded` gives; None without one, as of drawn images.
+      What the source's own `read_encoded` returns; None if it has no such method.
     """
     read = getattr(source, "read_encoded", None)
     return None if read is None else read(index)

@@ -15,7 +15,11 @@ from PIL import Image
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
-from frcnn_jax.data.augmentation import draw_augmentation, largest_size
+from frcnn_jax.data.augmentation import (
+    draw_augmentation,
+    enlargement_note,
+    largest_size,
+)
 from frcnn_jax.data.image_cache import ImageCache, open_cache
 from frcnn_jax.data.images import read_encoded
 from frcnn_jax.data.prefetching import read_ahead
@@ -149,11 +153,9 @@ def choose_canvases(source: Source, config: DataConfig) -> np.ndarray:
 
 
 def _choose_canvas(annotation: Annotation, config: DataConfig) -> int:
-    size = largest_size(annotation.image_size, config)
-    name = annotation.image_id
-    if size != largest_size(annotation.image_size, config.without_augmentation()):
-        name += " (with data.scale_range and data.rotation_probability)"
-    return transforms.require_canvas(size, config.canvases, name)
+    size = annotation.image_size
+    name = f"{annotation.image_id}{enlargement_note(size, config)}"
+    return transforms.require_canvas(largest_size(size, config), config.canvases, name)
 
 
 @dataclasses.dataclass(frozen=True)

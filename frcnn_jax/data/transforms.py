@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from frcnn_jax.config import Resizing
 from frcnn_jax.errors import UserError
 
 Size = tuple[int, int]
@@ -57,6 +58,21 @@ def resized_size(
     scale = min(shorter_side / min(image_size), longer_side / max(image_size))
     height, width = (max(round(side * scale), 1) for side in image_size)
     return height, width
+
+
+def resized_size_of(image_size: tuple[int, int], resizing: Resizing) -> tuple[int, int]:
+    """Computes the size of an image after it is resized as a config says.
+
+    Args:
+      image_size: (height, width) of the original image.
+      resizing: has the sides.
+    """
+    return resized_size(
+        image_size,
+        shorter_side=resizing.shorter_side,
+        longer_side=resizing.longer_side,
+        keep_aspect_ratio=resizing.keep_aspect_ratio,
+    )
 
 
 def resize(
@@ -259,7 +275,7 @@ def pad_to(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
       canvas: (height, width) of the result.
 
     Returns:
-      [*canvas, 3] uint8, zero outside the image.
+      `[*canvas, 3]` uint8, zero outside the image.
 
     Raises:
       UserError: if the image is larger than the canvas.

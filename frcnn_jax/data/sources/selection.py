@@ -55,12 +55,12 @@ class SelectedSource:
             for annotation in source.annotations
         ]
         self._source = source
-        self._indices = [
+        self.indices = [
             index
             for index, annotation in enumerate(annotations)
             if not (config.skip_empty_images and annotation.difficult.all())
         ][: config.limit]
-        self.annotations = [annotations[index] for index in self._indices]
+        self.annotations = [annotations[index] for index in self.indices]
 
     def read_image(self, index: int) -> np.ndarray:
         """Returns image `index` as [H, W, 3] uint8 RGB.
@@ -68,11 +68,11 @@ class SelectedSource:
         Raises:
           UserError: if it is broken; names it.
         """
-        return self._source.read_image(self._indices[index])
+        return self._source.read_image(self.indices[index])
 
     def read_encoded(self, index: int) -> EncodedImage | None:
-        """Returns image `index` as its file holds it, None if there is no such."""
-        return read_encoded(self._source, self._indices[index])
+        """Returns image `index` as its file holds it; None if it is drawn."""
+        return read_encoded(self._source, self.indices[index])
 
 
 def _map_classes(
