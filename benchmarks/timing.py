@@ -1,5 +1,6 @@
 """Times functions side by side: interleaved, in one process, medians."""
 
+import ctypes
 import os
 import platform
 import statistics
@@ -14,6 +15,8 @@ import jax
 PAUSE_S = 0.01
 # On an accelerator.
 CALLS_IN_A_ROW = 10
+# Parameters of mallopt, from malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Case(NamedTuple):
@@ -82,6 +85,19 @@ def measure(case: Case, repeats: int) -> Row:
         compile_seconds,
         memory.temp_size_in_bytes + memory.output_size_in_bytes,
     )
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library reuse what a call has freed, instead of taking fresh pages.
+
+    By default it returns large blocks to the system, and smaller ones if they happen to
+    lie at the end of the heap, which differs from run to run. A fresh page costs
+    microseconds, so that luck decides some ratios.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_MMAP_THRESHOLD, 2**31 - 1)
 
 
 def time_in_turn(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
