@@ -22,7 +22,7 @@ from benchmarks.figures import Figure, format_table
 # over is shared among those after it.
 SHARES = {
     "step": 40,
-    "ops": 15,
+    "ops": 18,
     "profile": 10,
     "inputs": 8,
     "detection": 12,

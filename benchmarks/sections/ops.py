@@ -10,18 +10,18 @@ from benchmarks.timing import Case, measure
 
 
 def tasks(scale: Scale) -> Iterator[Task]:
-    yield Task("nms", "", functools.partial(_measure, scale, "float32", ops.nms_cases))
-    if scale is TINY:
-        return  # the others are of one size, and take long on a CPU
-    for dtype in ("float32", "bfloat16"):
-        for name, make_cases in (
-            ("roi", functools.partial(ops.roi_cases, dtype)),
-            ("vgg16", functools.partial(training.vgg16_cases, dtype)),
-        ):
-            measure_cases = functools.partial(_measure, scale, dtype, make_cases)
-            yield Task(name, dtype, measure_cases)
-    for name, make_cases in (("targets", ops.target_cases), ("losses", _losses)):
-        yield Task(name, "", functools.partial(_measure, scale, "float32", make_cases))
+    both = ("float32", "bfloat16")
+    groups = [
+        ("float32", ops.nms_cases),
+        *((dtype, functools.partial(ops.roi_cases, dtype)) for dtype in both),
+        ("float32", ops.target_cases),
+        ("float32", _losses),
+        *((dtype, functools.partial(training.vgg16_cases, dtype)) for dtype in both),
+    ]
+    # All but NMS take long on a CPU.
+    for dtype, make_cases in groups[:1] if scale is TINY else groups:
+        measure_cases = functools.partial(_measure, scale, dtype, make_cases)
+        yield Task("ops", dtype, measure_cases)
 
 
 def _losses() -> Iterable[Case]:

@@ -136,19 +136,20 @@ def read_streams(path: str) -> list[list[Span]]:
     """Reads what each stream of the device did from a profile."""
     planes = list(jax.profiler.ProfileData.from_file(path).planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]
+    lines = [line for plane in devices or planes for line in plane.lines]
+    if devices:  # whose other lines would sum the streams up
+        lines = [line for line in lines if line.name.startswith("Stream")] or lines
     streams = []
-    for plane in devices or planes:
-        for line in plane.lines:
-            if devices and not line.name.startswith("Stream"):
-                continue  # a summary of the streams
-            spans = []
-            for event in line.events:
-                instruction = str(dict(event.stats).get("hlo_op", ""))
-                if devices or instruction:
-                    end = event.start_ns + event.duration_ns
-                    spans.append(Span(event.name, instruction, event.start_ns, end))
-            if spans:
-                streams.append(sorted(spans, key=lambda span: (span.begin, -span.end)))
+    for line in lines:
+        spans = [
+            Span(event.name, str(dict(event.stats).get("hlo_op", "")), begin, end)
+            for event in line.events
+            for begin, end in [(event.start_ns, event.start_ns + event.duration_ns)]
+        ]
+        # The host does more than run the program.
+        spans = [span for span in spans if devices or span.instruction]
+        spans.sort(key=lambda span: (span.begin, -span.end))
+        streams += [spans] * bool(spans)
     return streams
 
 

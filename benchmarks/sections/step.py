@@ -69,8 +69,8 @@ def _peers(scale: Scale, setting: Setting) -> tuple[dict[str, Any], list[str]]:
     params = flatten(random_params(scale.model, training.NUM_CLASSES, 0))
     batch = training.make_batch(setting.canvas, setting.batch_size)
     peers, notes = {}, []
-    # Compiling takes long: the first size of a batch will do.
-    is_first = setting.batch_size == scale.batch_sizes[0]
+    # Compiling takes long: the first canvas and size of a batch will do.
+    is_first = setting[1:] == scale.settings()[0][1:]
     for name in ("eager", "compiled")[: 2 if is_first else 1]:
         try:
             peer = PeerTrainer(
