@@ -6,10 +6,11 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+
+from frcnn_jax.evaluation.environment import processor_name
 
 # Between two runs, so that the threads of the one before are asleep.
 PAUSE_S = 0.01
@@ -118,7 +119,7 @@ def environment() -> str:
     device = jax.devices()[0]
     name = device.device_kind
     if device.platform == "cpu":
-        name = f"{os.cpu_count()} cores, {_processor()}"
+        name = f"{os.cpu_count()} cores, {processor_name()}"
     versions = [f"Python {platform.python_version()}", f"jax {jax.__version__}"]
     try:
         import torch
@@ -131,10 +132,3 @@ def environment() -> str:
             f"torchvision {torchvision.__version__}",
         ]
     return ", ".join([name, *versions])
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()

@@ -13,20 +13,21 @@ PACKAGE = DOCS.parent / "frcnn_jax"
 # (row, column) of each part; `tests/test_imports.py` has the order within a row.
 PLACES = {
     "cli": (0, 1),
+    "export": (1, 0),
     "training": (1, 1),
-    "evaluation": (2, 1),
-    "export": (2, 0),
-    "detector": (3, 1),
-    "run_dir": (3, 2),
-    "visualization": (3, 3),
-    "weights": (4, 1),
-    "models": (5, 1),
-    "distributed": (5, 2),
-    "ops": (6, 0),
-    "data": (6, 2),
-    "config": (7, 1),
-    "files": (8, 1),
-    "errors": (9, 1),
+    "report": (2, 1),
+    "evaluation": (3, 1),
+    "detector": (4, 1),
+    "run_dir": (4, 2),
+    "visualization": (4, 3),
+    "weights": (5, 1),
+    "models": (6, 1),
+    "distributed": (6, 2),
+    "ops": (7, 0),
+    "data": (7, 2),
+    "config": (8, 1),
+    "files": (9, 1),
+    "errors": (10, 1),
 }
 WIDTH, HEIGHT = 124, 34  # of a box
 COLUMN, ROW = 158, 66
@@ -97,7 +98,8 @@ def draw(edges: dict[str, set[str]]) -> str:
             f'<rect x="{left}" y="{top}" width="{WIDTH}" height="{HEIGHT}" rx="7"/>'
         )
         lines.append(f'<text x="{x}" y="{y + 5}">{part}</text>')
-    width, height = 160 + 3 * COLUMN, 60 + 9 * ROW
+    num_rows = max(row for row, _ in PLACES.values())
+    width, height = 160 + 3 * COLUMN, 60 + num_rows * ROW
     tip = (
         '<marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z"/></marker>'

@@ -1,4 +1,4 @@
-"""The `frcnn` command: train (also `train.py`), evaluate, predict, export, and more.
+"""The `frcnn` command: train (also `train.py`), evaluate, report, and more.
 
 A user's mistake ends with one line on standard error and exit code 2.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from frcnn_jax.config import PREPROCESSINGS, Config
-from frcnn_jax.config.loading import load_config, override_config
+from frcnn_jax.config.loading import load_config, override_config, read_config
 from frcnn_jax.errors import UserError
 
 
@@ -28,8 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "train": train,
         "evaluate": evaluate,
         "predict": predict,
+        "report": report,
         "benchmark": benchmark,
         "init-config": init_config,
+        "check-data": check_data,
         "export": export,
         "import-weights": import_weights,
         "export-weights": export_weights,
@@ -81,6 +83,28 @@ def evaluate(arguments: Sequence[str]) -> None:
         evaluation.evaluate_pretrained(config, options.split)
     else:
         evaluation.evaluate_run(options.work_dir, options.split, options.step)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Writes the report of evaluated runs: `RUN... [--split S] [--step N]`."""
+    parser = _Parser(
+        prog="frcnn report",
+        description="Writes report.html and report.md, of one run or of several side "
+        "by side, into the first run directory; see docs/report.md.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="directory")
+    parser.add_argument("--split", help="evaluated split; by default the test split")
+    parser.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="evaluated checkpoint; the last by default",
+    )
+    options = parser.parse_args(arguments)
+    _start()
+    from frcnn_jax.report.page import write_report
+
+    print(write_report(options.runs, options.split, options.step))
 
 
 def predict(arguments: Sequence[str]) -> None:
@@ -181,6 +205,51 @@ def init_config(arguments: Sequence[str]) -> None:
     from frcnn_jax import init_config as writing
 
     writing.write_config(options.root, options.output, options.source)
+
+
+def check_data(arguments: Sequence[str]) -> None:
+    """Checks the data of a config; exits with 1 if something is wrong."""
+    parser = _Parser(
+        prog="frcnn check-data",
+        description="Reads all images and annotations that a config uses, and those "
+        "that its folder has besides, and tells what is wrong with them: see "
+        "docs/custom-data.md. Exits with 1 if there are mistakes. Fields of the config "
+        "may follow: [--field value ...].",
+    )
+    parser.add_argument("--config", type=Path, help="config file, as for training")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with plots and pictures"
+    )
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        metavar="RUN",
+        help="list the labels that the detector of this run disputes, too; without "
+        "--config the data are those of the run",
+    )
+    options, overrides = parser.parse_known_args(arguments)
+    config = _config_to_check(options.config, options.work_dir, overrides)
+    _start()
+    from frcnn_jax.checking import command
+
+    is_wrong = command.check_data(
+        config, options.work_dir, json_path=options.json, page_path=options.html
+    )
+    if is_wrong:
+        sys.exit(1)
+
+
+def _config_to_check(
+    path: Path | None, work_dir: Path | None, overrides: Sequence[str]
+) -> Config:
+    if path is not None:
+        config = load_config(path)
+    elif work_dir is not None:
+        config = read_config(work_dir / "config.json")
+    else:
+        raise UserError("expected --config PATH or --work-dir RUN, got neither")
+    return override_config(config, overrides, "frcnn check-data --config PATH")
 
 
 def export(arguments: Sequence[str]) -> None:

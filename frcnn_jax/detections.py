@@ -39,12 +39,12 @@ class Detections:
       0
     """
 
-    yxyx: np.ndarray  # [D, 4] float32 (y_min, x_min, y_max, x_max), original pixels
-    scores: np.ndarray  # [D] float32 probabilities
-    labels: np.ndarray  # [D] int32, 0..L-1
-    class_names: tuple[str, ...]  # L names
-    image_size: tuple[int, int]  # (height, width) of the original image, in pixels
-    path: str | None = None  # of the image; None if it was no file
+    yxyx: np.ndarray  #: [D, 4] float32 (y_min, x_min, y_max, x_max), original pixels
+    scores: np.ndarray  #: [D] float32 probabilities
+    labels: np.ndarray  #: [D] int32, 0..L-1
+    class_names: tuple[str, ...]  #: L names
+    image_size: tuple[int, int]  #: (height, width) of the original image, in pixels
+    path: str | None = None  #: of the image; None if it was no file
 
     @property
     def xyxy(self) -> np.ndarray:

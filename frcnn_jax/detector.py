@@ -58,7 +58,7 @@ class Detector(ModelHubMixin):
 
     spec: DetectorSpec
     params: Params
-    source: str = "detector"  # where it is from, for messages
+    source: str = "detector"  #: where it is from, for messages
 
     # Were it empty, ModelHubMixin would set it in instances, but these are frozen.
     _hub_mixin_config = hub.METADATA

@@ -38,9 +38,22 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
       UserError: if the file cannot be written.
     """
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Replaces a file's content atomically: readers see all of the old or the new one.
+
+    Args:
+      path: of the file.
+      content: its new content.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
     with os_errors_as_user_errors(path):
-        temporary.write_text(text)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
 
 

@@ -17,6 +17,8 @@ LAYERS = (
     "benchmark",
     "init_config",
     "training",
+    "checking",
+    "report",
     "evaluation",
     "export",
     "detector",
@@ -153,6 +155,14 @@ def test_ops_need_jax_numpy_and_jaxtyping_only():
         "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
         "allowed = {'frcnn_jax', 'jax', 'jaxlib', 'jaxtyping', 'numpy'}\n"
         "assert new <= {*allowed, *sys.stdlib_module_names}, new\n"
+    )
+
+
+def test_the_report_is_made_without_jax():
+    run(
+        "import sys\n"
+        "import frcnn_jax.report.page\n"
+        "assert not {'jax', 'flax', 'matplotlib'} & set(sys.modules)\n"
     )
 
 

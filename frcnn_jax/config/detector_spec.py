@@ -12,8 +12,8 @@ from frcnn_jax.config.schema import DataConfig, ModelConfig, Resizing
 class DetectorSpec:
     """Everything that parameters need to become a detector again."""
 
-    model: ModelConfig  # its colors are known; `pretrained` is empty
-    class_names: tuple[str, ...]  # L names; empty if unknown
+    model: ModelConfig  #: its colors are known; `pretrained` is empty
+    class_names: tuple[str, ...]  #: L names; empty if unknown
     resizing: Resizing = dataclasses.field(default_factory=Resizing)
 
     def to_dict(self) -> dict[str, Any]:

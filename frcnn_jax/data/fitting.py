@@ -140,6 +140,24 @@ def fit_anchor_scales(
     return tuple(float(f"{scale:.2g}") for scale in scales), share
 
 
+def fit_anchor_ratios(box_sizes: np.ndarray) -> tuple[float, ...]:
+    """Chooses the three ratios that split the boxes' shapes evenly.
+
+    Args:
+      box_sizes: [N, 2] heights and widths in pixels, N > 0.
+
+    Returns:
+      Heights divided by widths, rising: the middle of the flattest third of the boxes,
+      of the next, and of the tallest.
+
+    Example:
+      >>> fit_anchor_ratios(np.array([[10, 20], [10, 10], [30, 10]] * 2))
+      (0.5, 1.0, 3.0)
+    """
+    ratios = np.quantile(box_sizes[:, 0] / box_sizes[:, 1], (1 / 6, 1 / 2, 5 / 6))
+    return tuple(dict.fromkeys(float(f"{ratio:.2g}") for ratio in ratios))
+
+
 def _choose_scales(best: np.ndarray, num_scales: int) -> tuple[np.ndarray, float]:
     """Returns so many scales, and the share of boxes whose IoU is at least 0.5.
 

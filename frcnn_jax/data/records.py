@@ -50,18 +50,18 @@ class Annotation:
     """The ground truth of one image."""
 
     image_id: str
-    image_size: tuple[int, int]  # (height, width), pixels.
-    boxes: np.ndarray  # [N, 4] float32, pixels of the original image.
-    labels: np.ndarray  # [N] int32, 0..L-1.
-    difficult: np.ndarray  # [N] bool. Not trained on, ignored in evaluation.
+    image_size: tuple[int, int]  #: (height, width), pixels.
+    boxes: np.ndarray  #: [N, 4] float32, pixels of the original image.
+    labels: np.ndarray  #: [N] int32, 0..L-1.
+    difficult: np.ndarray  #: [N] bool. Not trained on, ignored in evaluation.
 
 
 class ImageDetections(NamedTuple):
     """What a detector found in one image, in any order."""
 
-    boxes: np.ndarray  # [D, 4] float32, pixels
-    scores: np.ndarray  # [D] float32, higher is more certain
-    labels: np.ndarray  # [D] int32, 0..L-1
+    boxes: np.ndarray  #: [D, 4] float32, pixels
+    scores: np.ndarray  #: [D] float32, higher is more certain
+    labels: np.ndarray  #: [D] int32, 0..L-1
 
 
 @runtime_checkable
@@ -108,14 +108,14 @@ BatchArray = Any
 class Batch(NamedTuple):
     """Images of one canvas size with their padded ground truth."""
 
-    images: BatchArray  # [B, H, W, 3] uint8 RGB, zero outside the true image.
-    image_sizes: BatchArray  # [B, 2] float32, true (height, width) after resizing.
-    scales: BatchArray  # [B, 2] float32, resized / original, (y, x).
-    boxes: BatchArray  # [B, M, 4] float32, pixels of the resized image.
-    labels: BatchArray  # [B, M] int32.
-    box_mask: BatchArray  # [B, M] bool. False where the box is padding.
-    indices: BatchArray  # [B] int32, the image's index in its source.
-    image_mask: BatchArray  # [B] bool. False for the filler of a last batch.
+    images: BatchArray  #: [B, H, W, 3] uint8 RGB, zero outside the true image.
+    image_sizes: BatchArray  #: [B, 2] float32, true (height, width) after resizing.
+    scales: BatchArray  #: [B, 2] float32, resized / original, (y, x).
+    boxes: BatchArray  #: [B, M, 4] float32, pixels of the resized image.
+    labels: BatchArray  #: [B, M] int32.
+    box_mask: BatchArray  #: [B, M] bool. False where the box is padding.
+    indices: BatchArray  #: [B] int32, the image's index in its source.
+    image_mask: BatchArray  #: [B] bool. False for the filler of a last batch.
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -161,13 +161,20 @@ def fingerprint(source: Source) -> str:
     return digest.hexdigest()[:16]
 
 
+class BadBox(NamedTuple):
+    """A box that cannot stay as it is annotated."""
+
+    image: int  # index in the annotations
+    label: int
+    box: np.ndarray  # [4] float32, as it is annotated
+    is_dropped: bool  # else clipped
+    reason: str
+
+
 def drop_bad_boxes(
     annotations: Sequence[Annotation], *, empty_side: float = 0.0
 ) -> list[Annotation]:
     """Clips boxes to their image and drops those without area; warns of either once.
-
-    A box that reaches outside by one pixel, as those of 0-based writers do, is clipped
-    without a warning. The images themselves stay, even without any box left.
 
     Args:
       annotations: the ground truth of each image.
@@ -176,11 +183,41 @@ def drop_bad_boxes(
     Returns:
       The same images in the same order, with good boxes only.
     """
-    kept, clipped_ids, dropped_ids = [], [], []
-    for annotation in annotations:
+    kept, bad_boxes = check_boxes(annotations, empty_side=empty_side)
+    for what, is_dropped in (
+        ("clipped boxes that reach outside their image", False),
+        ("dropped boxes without area or outside their image", True),
+    ):
+        bad = [each.image for each in bad_boxes if each.is_dropped == is_dropped]
+        if bad:
+            names = abbreviate([annotations[i].image_id for i in dict.fromkeys(bad)])
+            _logger.warning("%s: %d, in %s", what, len(bad), names)
+    return kept
+
+
+def check_boxes(
+    annotations: Sequence[Annotation], *, empty_side: float = 0.0
+) -> tuple[list[Annotation], list[BadBox]]:
+    """Clips boxes to their image and drops those without area.
+
+    A box that reaches outside by one pixel, as those of 0-based writers do, is clipped
+    and not called bad. The images themselves stay, even without any box left.
+
+    Args:
+      annotations: the ground truth of each image.
+      empty_side: a box has an area if both sides are longer than this, in pixels.
+
+    Returns:
+      The same images in the same order, with good boxes only, and the bad boxes.
+    """
+    kept, bad_boxes = [], []
+    for index, annotation in enumerate(annotations):
         clipped, is_outside, has_area = _clip_boxes(annotation, empty_side)
-        clipped_ids += [annotation.image_id] * int((is_outside & has_area).sum())
-        dropped_ids += [annotation.image_id] * int((~has_area).sum())
+        for number in np.flatnonzero(is_outside | ~has_area):
+            box, is_dropped = annotation.boxes[number], not has_area[number]
+            reason = _explain(box, annotation.image_size, is_dropped, empty_side)
+            label = int(annotation.labels[number])
+            bad_boxes.append(BadBox(index, label, box, is_dropped, reason))
         kept.append(
             dataclasses.replace(
                 annotation,
@@ -189,9 +226,7 @@ def drop_bad_boxes(
                 difficult=annotation.difficult[has_area],
             )
         )
-    _warn_of_boxes("clipped boxes that reach outside their image", clipped_ids)
-    _warn_of_boxes("dropped boxes without area or outside their image", dropped_ids)
-    return kept
+    return kept, bad_boxes
 
 
 def _clip_boxes(
@@ -212,11 +247,23 @@ def _clip_boxes(
     return clipped, is_outside, has_area
 
 
-def _warn_of_boxes(what: str, image_ids: Sequence[str]) -> None:
-    """Warns of boxes, given the image of each."""
-    if image_ids:
-        names = abbreviate(list(dict.fromkeys(image_ids)))
-        _logger.warning("%s: %d, in %s", what, len(image_ids), names)
+def _explain(
+    box: np.ndarray, image_size: tuple[int, int], is_dropped: bool, empty_side: float
+) -> str:
+    """Says what is bad about a box."""
+    if not np.isfinite(box).all():
+        return "is not finite"
+    height, width = box[2:] - box[:2]
+    if min(height, width) <= empty_side:
+        return (
+            f"is {height:g} x {width:g} pixels (height x width), expected more than "
+            f"{empty_side:g}"
+        )
+    image = f"the image of {image_size[0]} x {image_size[1]} pixels"
+    if is_dropped:
+        return f"lies outside of {image}"
+    excess = max(-box[:2].min(), (box[2:] - image_size).max())
+    return f"reaches {excess:g} pixels outside of {image}"
 
 
 def abbreviate(names: Sequence[str]) -> str:

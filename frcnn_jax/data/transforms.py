@@ -53,6 +53,21 @@ def resized_size(
     return height, width
 
 
+def resized_size_of(image_size: tuple[int, int], resizing: Resizing) -> tuple[int, int]:
+    """Computes the size of an image after it is resized as a config says.
+
+    Args:
+      image_size: (height, width) of the original image.
+      resizing: has the sides.
+    """
+    return resized_size(
+        image_size,
+        shorter_side=resizing.shorter_side,
+        longer_side=resizing.longer_side,
+        keep_aspect_ratio=resizing.keep_aspect_ratio,
+    )
+
+
 def resize(
     image: np.ndarray,
     boxes: np.ndarray,
@@ -142,12 +157,7 @@ def choose_canvas_for(
     Raises:
       UserError: if the resized image fits into no canvas.
     """
-    size = resized_size(
-        image_size,
-        shorter_side=resizing.shorter_side,
-        longer_side=resizing.longer_side,
-        keep_aspect_ratio=resizing.keep_aspect_ratio,
-    )
+    size = resized_size_of(image_size, resizing)
     index = choose_canvas(size, resizing.canvases)
     if index is None:
         listed = ", ".join(f"{height}x{width}" for height, width in resizing.canvases)
@@ -167,7 +177,7 @@ def pad_to(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
       canvas: (height, width) of the result.
 
     Returns:
-      [*canvas, 3] uint8, zero outside the image.
+      `[*canvas, 3]` uint8, zero outside the image.
 
     Raises:
       UserError: if the image is larger than the canvas.

@@ -9,31 +9,41 @@ import json
 import logging
 import math
 import operator
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from PIL import Image
 
 from frcnn_jax import distributed, ops, run_dir
-from frcnn_jax.config import Config
+from frcnn_jax.config import Config, ModelConfig
 from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.config.preprocessing import check_preprocessing
 from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.data.records import Batch, ImageDetections, Source, fingerprint
 from frcnn_jax.data.sources import open_source
-from frcnn_jax.detector import Detector, detect_in_original_pixels, make_detect_step
+from frcnn_jax.detector import Detector, detect_in_original_pixels
 from frcnn_jax.errors import UserError
-from frcnn_jax.evaluation import coco, report, voc
+from frcnn_jax.evaluation import evaluated_split, report, voc
+from frcnn_jax.evaluation.anchors import best_anchor_iou
+from frcnn_jax.evaluation.environment import describe_environment
+from frcnn_jax.evaluation.evaluated_split import (
+    ANCHOR_SCALES,
+    EvaluatedSplit,
+    best_proposal_iou,
+)
 from frcnn_jax.files import os_errors_as_user_errors, replace_text
 from frcnn_jax.models import Losses
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params, abstract_detector, parameter_shapes
+from frcnn_jax.models.vgg16 import STRIDE
 from frcnn_jax.visualization.detections import draw_detections
 from frcnn_jax.weights.checkpoints import BEST_METRIC, find_step, list_steps
 from frcnn_jax.weights.importing import read_weights
@@ -42,7 +52,20 @@ from frcnn_jax.weights.report import describe
 
 NUM_PICTURES = 12
 
-Validate = Callable[[Params], dict[str, float]]
+# Of every validation; few and small, as there may be many validations.
+NUM_VALIDATION_PICTURES = 3
+_PICTURE_SIDE = 640  # pixels
+_PICTURE_SCORE = 0.3  # of the detections drawn
+
+
+class Validation(NamedTuple):
+    """What the validation of a checkpoint tells."""
+
+    figures: dict[str, float]
+    pictures: dict[str, Image.Image]  # by name; of process 0 only
+
+
+Validate = Callable[[Params], Validation]
 
 _logger = logging.getLogger(__name__)
 
@@ -121,7 +144,9 @@ def evaluate(
     split: str | None = None,
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Evaluates a detector; writes `evaluation.json` and `pictures/`, prints a table.
+    """Evaluates a detector; writes its figures and pictures, and prints a table.
+
+    `evaluation.npz` holds what was found, from which `frcnn report` goes on.
 
     Only the test split at the run's last checkpoint has these names. Those of another
     split or step say which: `evaluation-train-step60.json`, `pictures-train-step60/`.
@@ -142,19 +167,14 @@ def evaluate(
       UserError: if an image cannot be read, or a file not be written.
     """
     split = split or config.data.test_split
-    detections = _detect(detector, source, config)
-    compared = detections, source.annotations, len(source.class_names)
+    evaluated = _detect(detector, source, config)
     evaluation = {
         "split": split,
-        "num_images": len(detections),
+        "num_images": len(evaluated.detections),
         "step": step,
         "detector": detector.source if step is None else f"checkpoints/{step}",
         "detection": dataclasses.asdict(detector.spec.model.detection),
-        **report.to_json(
-            voc.average_precisions(*compared),
-            coco.average_precisions(*compared),
-            source.class_names,
-        ),
+        **report.to_json(evaluated),
         "fingerprints": {
             "detector": detector.to_weights().fingerprint,
             "data": fingerprint(source),
@@ -163,24 +183,60 @@ def evaluate(
     if distributed.is_main_process():
         suffix = _suffix(split, step, config, work_dir)
         path = work_dir / f"evaluation{suffix}.json"
+        evaluated_split.save(evaluated, path.with_suffix(".npz"))
         replace_text(path, json.dumps(evaluation, indent=2) + "\n")
-        _draw_pictures(detections, source, work_dir / f"pictures{suffix}")
+        _draw_pictures(evaluated.detections, source, work_dir / f"pictures{suffix}")
         report.print_table(evaluation)
         _logger.info("wrote %s", path)
     distributed.wait_for_all_processes("evaluated")  # drawing may take a while
     return evaluation
 
 
-def _detect(
-    detector: Detector, source: Source, config: Config
-) -> list[ImageDetections]:
+def _detect(detector: Detector, source: Source, config: Config) -> EvaluatedSplit:
     """Finds the objects of every image, on all devices."""
+    began = time.perf_counter()
     mesh = distributed.make_mesh()
-    graphdef, _ = abstract_detector(detector.spec.model, len(detector.class_names))
-    step = make_detect_step(graphdef, mesh)
+    model = detector.spec.model
+    graphdef, _ = abstract_detector(model, len(detector.class_names))
+    step = _make_evaluation_step(graphdef, mesh)
     params = distributed.replicate(detector.params, mesh)
     results = _run_over_split(step, params, source, config, mesh)
-    return [_to_image_detections(found) for found in results]
+    proposal_iou, anchor_iou, scale_iou = _best_overlaps(results, source, model)
+    return EvaluatedSplit(
+        class_names=tuple(source.class_names),
+        annotations=source.annotations,
+        detections=[_to_image_detections(each.detections) for each in results],
+        proposal_iou=proposal_iou,
+        anchor_iou=anchor_iou,
+        scale_iou=scale_iou,
+        environment=describe_environment()
+        | {"seconds": round(time.perf_counter() - began, 1)},
+    )
+
+
+def _best_overlaps(
+    results: list["_Found"], source: Source, model: ModelConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Computes the IoU of objects with proposals and anchors; see `EvaluatedSplit`."""
+    own, by_scale = (
+        np.asarray(ops.base_anchors(scales, model.anchor_ratios, STRIDE))
+        for scales in (model.anchor_scales, ANCHOR_SCALES)
+    )
+    first_of_scale = np.arange(0, len(by_scale), len(model.anchor_ratios))
+    proposal_iou, anchor_iou, scale_iou = [], [], []
+    for found, annotation in zip(results, source.annotations, strict=True):
+        boxes = annotation.boxes * np.tile(found.scales, 2)
+        height, width = found.image_sizes.tolist()
+        proposals = np.asarray(found.proposals.boxes)[found.proposals.mask]
+        proposal_iou.append(best_proposal_iou(proposals, boxes))
+        anchor_iou.append(best_anchor_iou(boxes, (height, width), own).max(axis=1))
+        each = best_anchor_iou(boxes, (height, width), by_scale)
+        scale_iou.append(np.maximum.reduceat(each, first_of_scale, axis=1))
+    return (
+        np.concatenate(proposal_iou, axis=1, dtype=np.float32),
+        np.concatenate(anchor_iou, dtype=np.float32),
+        np.concatenate(scale_iou, dtype=np.float32),
+    )
 
 
 def make_validate(
@@ -188,9 +244,10 @@ def make_validate(
 ) -> Validate:
     """Returns a function that validates parameters.
 
-    Its result has the mean losses over the images, `validation_loss` and
+    The figures are the mean losses over the images, `validation_loss` and
     `validation_<name>` of each of the four, and `validation_voc07_map` if there are
-    objects. An image's samples are drawn by the same key each time.
+    objects. An image's samples are drawn by the same key each time. The pictures are
+    the first images with what is found in them.
 
     Args:
       graphdef: structure of the detector.
@@ -201,23 +258,48 @@ def make_validate(
     step = _make_validation_step(graphdef, mesh)
     key = distributed.replicate(jax.random.key(config.seed, impl="threefry2x32"), mesh)
 
-    def validate(params: Params) -> dict[str, float]:
+    def validate(params: Params) -> Validation:
         results = _run_over_split(step, (params, key), source, config, mesh)
         losses = jax.tree.map(lambda *x: np.stack(x), *(each for each, _ in results))
         columns = losses._asdict() | {"loss": losses.total}
         figures = {
             f"validation_{name}": float(np.mean(x)) for name, x in columns.items()
         }
+        detections = [_to_image_detections(found) for _, found in results]
         result = voc.average_precisions(
-            [_to_image_detections(found) for _, found in results],
-            source.annotations,
-            len(source.class_names),
+            detections, source.annotations, len(source.class_names)
         )
         if not math.isnan(result.voc07_map):
             figures[BEST_METRIC] = float(result.voc07_map)
-        return figures
+        is_main = distributed.is_main_process()
+        return Validation(figures, _show(detections, source) if is_main else {})
 
     return validate
+
+
+class _Found(NamedTuple):
+    """What is found in every image of a batch."""
+
+    detections: ops.Detections  # in pixels of the original images
+    proposals: ops.Proposals  # in pixels of the resized images
+    image_sizes: jax.Array  # [B, 2] of the resized images
+    scales: jax.Array  # [B, 2] resized / original
+
+
+def _make_evaluation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
+    """Returns the jitted detection, which tells the proposals, too."""
+
+    def detect(params: Params, batch: Batch) -> _Found:
+        model = nnx.merge(graphdef, params)
+        outputs = model(batch.images, batch.image_sizes, batch.scales)
+        return _Found(
+            detect_in_original_pixels(model, outputs),
+            model.propose(outputs),
+            batch.image_sizes,
+            batch.scales,
+        )
+
+    return distributed.jit_per_image(detect, mesh)
 
 
 def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
@@ -300,8 +382,29 @@ def _check_classes(name: str, class_names: tuple[str, ...], source: Source) -> N
         )
 
 
+def _show(
+    detections: Sequence[ImageDetections], source: Source
+) -> dict[str, Image.Image]:
+    """Draws small pictures of the first images with their surer detections."""
+    pictures = {}
+    for index, found in enumerate(detections[:NUM_VALIDATION_PICTURES]):
+        annotation, is_sure = (
+            source.annotations[index],
+            found.scores >= _PICTURE_SCORE,
+        )
+        picture = draw_detections(
+            source.read_image(index),
+            detections=ImageDetections(*(values[is_sure] for values in found)),
+            ground_truth=annotation,
+            class_names=source.class_names,
+        )
+        picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+        pictures[f"validation/{annotation.image_id}"] = picture
+    return pictures
+
+
 def _draw_pictures(
-    detections: list[ImageDetections], source: Source, folder: Path
+    detections: Sequence[ImageDetections], source: Source, folder: Path
 ) -> None:
     with os_errors_as_user_errors(folder):
         folder.mkdir(exist_ok=True)

@@ -1,44 +1,55 @@
 """An evaluation as `evaluation.json` holds it and as a table."""
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from frcnn_jax.evaluation.voc import VOCResult
+from frcnn_jax.evaluation import coco, sections, voc
+from frcnn_jax.evaluation.calibration import calibration
+from frcnn_jax.evaluation.evaluated_split import EvaluatedSplit
+from frcnn_jax.evaluation.operating_point import best_operating_point
+from frcnn_jax.evaluation.sections import plain
 
+SCHEMA = 2  # of `evaluation.json`; the first had no number
 _COCO_PRINTED = ("AP", "AP50", "AP75")
 
 
-def to_json(
-    result: VOCResult, coco_figures: Mapping[str, float], class_names: Sequence[str]
-) -> dict[str, Any]:
-    """Turns results into a dictionary that JSON can hold: None where they have NaN.
+def to_json(split: EvaluatedSplit) -> dict[str, Any]:
+    """Computes everything that `evaluation.json` holds; `docs/report.md` explains it.
 
     Args:
-      result: the VOC figures of L classes.
-      coco_figures: COCO's figures by name.
-      class_names: L names, in the order of the labels.
+      split: what was found, beside what there is to find.
 
     Returns:
-      `voc07_map`, `area_map`, `coco`, which holds COCO's figures, and `per_class`,
-      which holds by name `voc07_ap`, `area_ap` and `num_objects`.
-
-    Raises:
-      ValueError: if the numbers of names and classes differ.
+      A dictionary that JSON can hold, with None where a figure is undefined.
     """
-    rows = zip(class_names, result.curves, result.voc07_ap, result.area_ap, strict=True)
+    result = voc.average_precisions(*split.compared)
+    points = [best_operating_point(ranking) for ranking in result.rankings]
+    per_class = {
+        name: {
+            "voc07_ap": result.voc07_ap[label],
+            "area_ap": result.area_ap[label],
+            "num_objects": ranking.num_objects.sum(),
+            "num_detections": len(ranking.scores),
+            "best_f1": points[label]._asdict(),
+            "calibration_error": calibration([ranking]).error,
+        }
+        for label, (name, ranking) in enumerate(
+            zip(split.class_names, result.rankings, strict=True)
+        )
+    }
     return {
-        "voc07_map": _none_if_nan(result.voc07_map),
-        "area_map": _none_if_nan(result.area_map),
-        "coco": {name: _none_if_nan(each) for name, each in coco_figures.items()},
-        "per_class": {
-            name: {
-                "voc07_ap": _none_if_nan(voc07_ap),
-                "area_ap": _none_if_nan(area_ap),
-                "num_objects": curve.num_objects,
-            }
-            for name, curve, voc07_ap, area_ap in rows
-        },
+        "schema": SCHEMA,
+        "voc07_map": plain(result.voc07_map),
+        "area_map": plain(result.area_map),
+        "coco": plain(coco.average_precisions(*split.compared)),
+        "per_class": plain(per_class),
+        "intervals": sections.intervals(split, result.rankings),
+        "precision_by_iou": sections.precision_by_iou(split),
+        "calibration": plain(calibration(result.rankings)._asdict()),
+        "tide": sections.tide(split),
+        "confusion": sections.confusion(split, points),
+        "objects": sections.objects_by_kind(split, points),
+        "proposals": sections.proposals(split),
+        "anchors": sections.anchors(split),
     }
 
 
@@ -61,10 +72,6 @@ def print_table(evaluation: dict[str, Any]) -> None:
     console.print(table)
     coco = [f"{key} {_percent(evaluation['coco'][key])}" for key in _COCO_PRINTED]
     console.print(f"COCO {', '.join(coco)}")
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _percent(value: float | None) -> str:

@@ -8,16 +8,21 @@ References:
   chainer/chainercv:chainercv/evaluations/eval_detection_voc.py, the same figures.
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from frcnn_jax.data.records import ImageDetections, ImageGroundTruth
-from frcnn_jax.evaluation.matching import (
-    check_images,
-    matching_objects,
+from frcnn_jax.evaluation.matching import best_objects, check_images, flatten
+from frcnn_jax.evaluation.ranking import (
+    Ranking,
+    average_precision_of,
+    mean_over_classes,
 )
+
+# The peers' rounding (the fourth is 0.30000000000000004), so their figures.
+RECALL_POINTS = np.arange(0.0, 1.1, 0.1)
 
 
 class PrecisionRecall(NamedTuple):
@@ -31,9 +36,9 @@ class PrecisionRecall(NamedTuple):
 class VOCResult(NamedTuple):
     """The figures of L classes; those without objects have NaN and enter no mean."""
 
-    curves: list[PrecisionRecall]  # L of them
-    voc07_ap: np.ndarray  # [L] in [0, 1], 11-point
-    area_ap: np.ndarray  # [L] in [0, 1], every-point
+    rankings: list[Ranking]  # L of them
+    voc07_ap: np.ndarray  # [L] in [0, 1], 11-point (VOC 2007)
+    area_ap: np.ndarray  # [L] in [0, 1], every-point (VOC 2010 and later)
     voc07_map: float  # the mean of voc07_ap; NaN if no class has objects
     area_map: float
 
@@ -54,24 +59,18 @@ def average_precisions(
       iou_threshold: the overlap with an object, in [0, 1], from which it is found.
 
     Returns:
-      The curve and both average precisions of every class, and their means.
+      The ranking and both average precisions of every class, and their means.
 
     Raises:
       ValueError: if the images cannot be paired, or a label is not in 0..L-1.
     """
-    curves = precision_recall(
-        detections, ground_truths, num_classes, iou_threshold=iou_threshold
+    rankings = rank(detections, ground_truths, num_classes, iou_threshold=iou_threshold)
+    voc07_ap, area_ap = (
+        np.array([average_precision_of(ranking, points) for ranking in rankings])
+        for points in (RECALL_POINTS, None)
     )
-    has_objects = np.array([curve.num_objects > 0 for curve in curves])
-
-    def of_classes(metric: Literal["voc07", "area"]) -> tuple[np.ndarray, float]:
-        each = [average_precision(c.precision, c.recall, metric=metric) for c in curves]
-        mean = np.mean(each, where=has_objects) if has_objects.any() else np.nan
-        return np.where(has_objects, each, np.nan), float(mean)
-
-    voc07_ap, voc07_map = of_classes("voc07")
-    area_ap, area_map = of_classes("area")
-    return VOCResult(curves, voc07_ap, area_ap, voc07_map, area_map)
+    means = [float(mean_over_classes(each)) for each in (voc07_ap, area_ap)]
+    return VOCResult(rankings, voc07_ap, area_ap, *means)
 
 
 def precision_recall(
@@ -98,65 +97,82 @@ def precision_recall(
     Returns:
       L curves, with one point for each detection of the class.
     """
-    check_images(detections, ground_truths, num_classes)
-    scores = np.concatenate([image.scores for image in detections])
-    labels = np.concatenate([image.labels for image in detections])
-    object_labels = np.concatenate([image.labels for image in ground_truths])
-    difficult = np.concatenate([image.difficult for image in ground_truths])
-
-    order = np.argsort(-scores, kind="stable")
-    objects = matching_objects(detections, ground_truths, iou_threshold)[order]
-    # The False is what index -1, no object, finds: that detection is not ignored.
-    counts = ~np.append(difficult, False)[objects]
-    is_first = np.zeros(len(objects), bool)
-    is_first[np.unique(objects, return_index=True)[1]] = True
-    correct = is_first & counts & (objects >= 0)
-
-    curves = []
-    for label in range(num_classes):
-        selected = labels[order] == label
-        num_objects = int(np.sum(~difficult[object_labels == label]))
-        curves.append(_curve(correct[selected], counts[selected], num_objects))
-    return curves
+    return [
+        curve(ranking)
+        for ranking in rank(
+            detections, ground_truths, num_classes, iou_threshold=iou_threshold
+        )
+    ]
 
 
-def average_precision(
-    precision: np.ndarray, recall: np.ndarray, *, metric: Literal["voc07", "area"]
-) -> float:
-    """Computes the average precision of one class.
+def rank(
+    detections: Sequence[ImageDetections],
+    ground_truths: Sequence[ImageGroundTruth],
+    num_classes: int,
+    *,
+    iou_threshold: float = 0.5,
+) -> list[Ranking]:
+    """Assigns detections to objects and ranks those of each class.
 
     Args:
-      precision: [D] in [0, 1], as `precision_recall` returns it.
-      recall: [D] in [0, 1], never falling.
-      metric: "voc07" is the mean of the best precision from recall 0, 0.1, ... 1 on
-        (VOC 2007); "area" the area below that best precision (VOC 2010 and later).
+      detections: one for each image.
+      ground_truths: one for each image, in the same order.
+      num_classes: L.
+      iou_threshold: as for `average_precisions`.
 
     Returns:
-      The average precision in [0, 1]; 0 without detections.
-
-    Raises:
-      ValueError: if the metric is unknown.
-
-    Example:
-      >>> average_precision(np.array([1.0, 0.5]), np.array([0.5, 0.5]), metric="area")
-      0.5
+      L rankings; `precision_recall` says what is correct and what is ignored.
     """
-    precision = np.nan_to_num(precision)
-    if metric == "voc07":
-        # The peers' rounding (the fourth is 0.30000000000000004), so their figures.
-        starts = np.arange(0.0, 1.1, 0.1)
-        best = [precision[recall >= start].max(initial=0.0) for start in starts]
-        return float(np.mean(best))
-    if metric == "area":
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
-    raise ValueError(f"metric is {metric!r}, expected 'voc07' or 'area'")
+    return next(
+        rank_at_thresholds(detections, ground_truths, num_classes, [iou_threshold])
+    )
 
 
-def _curve(
-    correct: np.ndarray, counts: np.ndarray, num_objects: int
-) -> PrecisionRecall:
-    num_correct, num_counted = np.cumsum(correct), np.cumsum(counts)
+def rank_at_thresholds(
+    detections: Sequence[ImageDetections],
+    ground_truths: Sequence[ImageGroundTruth],
+    num_classes: int,
+    iou_thresholds: Iterable[float],
+) -> Iterator[list[Ranking]]:
+    """Yields what `rank` returns, for one IoU threshold after the other.
+
+    Args:
+      detections: one for each image.
+      ground_truths: one for each image, in the same order.
+      num_classes: L.
+      iou_thresholds: each in [0, 1].
+    """
+    check_images(detections, ground_truths, num_classes)
+    found, truth = flatten(detections, ground_truths)
+    best, overlaps = best_objects(detections, ground_truths)
+    order = np.argsort(-found.scores, kind="stable")
+    labels = found.labels[order]
+    for iou_threshold in iou_thresholds:
+        objects = np.where(overlaps >= iou_threshold, best, -1)[order]
+        # The False is what index -1, no object, finds: that detection is not ignored.
+        counted = ~np.append(truth.difficult, False)[objects]
+        is_first = np.zeros(len(objects), bool)
+        is_first[np.unique(objects, return_index=True)[1]] = True
+        correct = is_first & counted & (objects >= 0)
+        yield [
+            Ranking(
+                scores=found.scores[order][labels == label],
+                images=found.images[order][labels == label],
+                correct=correct[labels == label],
+                counted=counted[labels == label],
+                num_objects=np.bincount(
+                    truth.images[(truth.labels == label) & ~truth.difficult],
+                    minlength=len(detections),
+                ),
+            )
+            for label in range(num_classes)
+        ]
+
+
+def curve(ranking: Ranking) -> PrecisionRecall:
+    """Computes the precision and recall of a class's best detection, best two, ..."""
+    num_correct, num_counted = np.cumsum(ranking.correct), np.cumsum(ranking.counted)
+    num_objects = int(ranking.num_objects.sum())
     return PrecisionRecall(
         precision=num_correct / np.where(num_counted, num_counted, np.nan),
         recall=num_correct / (num_objects or np.nan),

@@ -31,24 +31,24 @@ class DenseOutputs(NamedTuple):
     Under `jax.vmap` the same fields without B describe one image.
     """
 
-    features: Array  # [B, H, W, C] feature maps
-    feature_sizes: Array  # [B, 2] int32 (height, width) of their real parts, in cells
-    logits: Array  # [B, N, 2] scores of (background, object), N = H * W * A
-    deltas: Array  # [B, N, 4]
-    image_sizes: Array  # [B, 2] (height, width) of the true images, in pixels
-    scales: Array  # [B, 2] resized / original size, (y, x)
+    features: Array  #: [B, H, W, C] feature maps
+    feature_sizes: Array  #: [B, 2] int32 (height, width) of their real parts, in cells
+    logits: Array  #: [B, N, 2] scores of (background, object), N = H * W * A
+    deltas: Array  #: [B, N, 4]
+    image_sizes: Array  #: [B, 2] (height, width) of the true images, in pixels
+    scales: Array  #: [B, 2] resized / original size, (y, x)
 
 
 class TrainingStages(NamedTuple):
     """What the losses of one image are computed from, in the order of computation."""
 
-    anchors: Array  # [N, 4]
-    anchor_targets: ops.AnchorTargets  # of N anchors
-    proposals: ops.Proposals  # P of them
-    proposal_targets: ops.ProposalTargets  # of R sampled RoIs
-    pooled: Array  # [R, 7, 7, C]
-    roi_logits: Array  # [R, L + 1]
-    roi_deltas: Array  # [R, L + 1, 4], normalized
+    anchors: Array  #: [N, 4]
+    anchor_targets: ops.AnchorTargets  #: of N anchors
+    proposals: ops.Proposals  #: P of them
+    proposal_targets: ops.ProposalTargets  #: of R sampled RoIs
+    pooled: Array  #: [R, 7, 7, C]
+    roi_logits: Array  #: [R, L + 1]
+    roi_deltas: Array  #: [R, L + 1, 4], normalized
 
 
 class Losses(NamedTuple):
@@ -68,11 +68,11 @@ class Losses(NamedTuple):
 class SamplingStats(NamedTuple):
     """What the losses were computed from; arrays of [B], or scalars of one image."""
 
-    num_positive_anchors: Array  # int32, sampled anchors with an object
-    num_negative_anchors: Array  # int32, sampled anchors of the background
-    num_positive_rois: Array  # int32, sampled proposals with an object
-    num_negative_rois: Array  # int32, sampled proposals of the background
-    proposal_recall: Array  # share of objects that a proposal overlaps by IoU >= 0.5
+    num_positive_anchors: Array  #: int32, sampled anchors with an object
+    num_negative_anchors: Array  #: int32, sampled anchors of the background
+    num_positive_rois: Array  #: int32, sampled proposals with an object
+    num_negative_rois: Array  #: int32, sampled proposals of the background
+    proposal_recall: Array  #: share of objects that a proposal overlaps by IoU >= 0.5
 
 
 class FasterRCNN(nnx.Module):
@@ -177,6 +177,18 @@ class FasterRCNN(nnx.Module):
         """
         return jax.vmap(self.image_detections)(outputs)
 
+    def propose(self, outputs: DenseOutputs) -> ops.Proposals:
+        """Proposes the boxes that `detect` goes on from, the best first.
+
+        Args:
+          outputs: of `__call__`.
+
+        Returns:
+          `ops.Proposals` with arrays of [B, P, ...], boxes in pixels of the resized
+          image.
+        """
+        return jax.vmap(self._image_proposals)(outputs)
+
     def image_stages(
         self,
         key: Key[Array, ""],
@@ -275,13 +287,7 @@ class FasterRCNN(nnx.Module):
         Args:
           outputs: of one image, without the batch axis.
         """
-        options = self.config.proposals
-        proposals = self._propose(
-            outputs,
-            self._anchors(outputs),
-            options.pre_nms_test,
-            options.post_nms_test,
-        )
+        proposals = self._image_proposals(outputs)
         roi_logits, roi_deltas = self.head(self._pool(outputs, proposals.boxes))
         return ops.select_detections(
             jax.nn.softmax(roi_logits),
@@ -291,6 +297,14 @@ class FasterRCNN(nnx.Module):
             proposals.mask,
             outputs.image_sizes,
             **vars(self.config.detection),
+        )
+
+    def _image_proposals(self, outputs: DenseOutputs) -> ops.Proposals:
+        """Proposes boxes for one image, as many as in detection."""
+        options = self.config.proposals
+        anchors = self._anchors(outputs)
+        return self._propose(
+            outputs, anchors, options.pre_nms_test, options.post_nms_test
         )
 
     def normalize(

@@ -17,10 +17,10 @@ from frcnn_jax.ops.suppression import batched_nms, take_selected
 class Detections(NamedTuple):
     """Objects found, best first, padded."""
 
-    boxes: Float[Array, "d 4"]  # in pixels, inside the image; padding is zero
-    scores: Float[Array, " d"]  # probabilities; padding is zero
-    labels: Int[Array, " d"]  # classes, from 0; padding is zero
-    mask: Bool[Array, " d"]  # False for padding
+    boxes: Float[Array, "d 4"]  #: in pixels, inside the image; padding is zero
+    scores: Float[Array, " d"]  #: probabilities; padding is zero
+    labels: Int[Array, " d"]  #: classes, from 0; padding is zero
+    mask: Bool[Array, " d"]  #: False for padding
 
 
 @check_arrays

@@ -18,9 +18,9 @@ from frcnn_jax.ops.suppression import nms, take_selected
 class Proposals(NamedTuple):
     """Boxes that probably hold an object, best first, padded."""
 
-    boxes: Float[Array, "p 4"]  # in pixels, inside the image; padding is zero
-    scores: Float[Array, " p"]  # objectness; padding is zero
-    mask: Bool[Array, " p"]  # False for padding
+    boxes: Float[Array, "p 4"]  #: in pixels, inside the image; padding is zero
+    scores: Float[Array, " p"]  #: objectness; padding is zero
+    mask: Bool[Array, " p"]  #: False for padding
 
 
 @check_arrays

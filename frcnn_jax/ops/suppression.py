@@ -32,8 +32,8 @@ ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is mor
 class Selection(NamedTuple):
     """Boxes that were selected, best first, padded."""
 
-    indices: Int[Array, " k"]  # into the caller's boxes; 0 for padding
-    mask: Bool[Array, " k"]  # False for padding
+    indices: Int[Array, " k"]  #: into the caller's boxes; 0 for padding
+    mask: Bool[Array, " k"]  #: False for padding
 
 
 class _Boxes(NamedTuple):

@@ -20,17 +20,17 @@ from frcnn_jax.ops.sampling import sample_indices, split_key
 class AnchorTargets(NamedTuple):
     """Targets of the region proposal network."""
 
-    labels: Int[Array, " n"]  # 1 object, 0 background, -1 takes no part in the loss
-    deltas: Float[Array, "n 4"]  # towards the object it overlaps most; 0 unless label 1
+    labels: Int[Array, " n"]  #: 1 object, 0 background, -1 takes no part in the loss
+    deltas: Float[Array, "n 4"]  #: to the object it overlaps most; 0 unless label 1
 
 
 class ProposalTargets(NamedTuple):
     """A sample of proposals and the RoI head's targets for them."""
 
-    rois: Float[Array, "s 4"]  # boxes in pixels, objects first; padding is zero
-    labels: Int[Array, " s"]  # 0 background, class + 1 otherwise
-    deltas: Float[Array, "s 4"]  # un-normalized; 0 for the background and padding
-    mask: Bool[Array, " s"]  # False for padding
+    rois: Float[Array, "s 4"]  #: boxes in pixels, objects first; padding is zero
+    labels: Int[Array, " s"]  #: 0 background, class + 1 otherwise
+    deltas: Float[Array, "s 4"]  #: un-normalized; 0 for the background and padding
+    mask: Bool[Array, " s"]  #: False for padding
 
 
 @check_arrays

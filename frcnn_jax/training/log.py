@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -85,17 +86,23 @@ class RunLog:
         with os_errors_as_user_errors(self._work_dir / "tensorboard"):
             self._events.close()
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        pictures: Mapping[str, Image.Image] | None = None,
+    ) -> None:
         """Adds a row to `metrics.jsonl` and TensorBoard, and shows it.
 
         Args:
           step: counted from 1.
           values: by name. One that is not finite becomes null: JSON has no NaN.
+          pictures: for TensorBoard, by name.
         """
         finite = {n: v if math.isfinite(v) else None for n, v in values.items()}
         self._append("metrics", {"step": step, **finite})
         with os_errors_as_user_errors(self._work_dir / "tensorboard"):
-            self._events.write(step, finite)
+            self._events.write(step, finite, pictures or {})
         self._show(f"step {step}: {_describe(values)}")
         self._progress.update(self._task, completed=step)
 

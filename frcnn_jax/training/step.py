@@ -1,6 +1,7 @@
 """The training step: one pure function, compiled once for each canvas."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -21,28 +22,31 @@ from frcnn_jax.models import Losses, SamplingStats
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params
 
+# At most so many numbers of an array are squared at once: 1 MiB, which the cache holds.
+PART_SIZE = 2**18
+
 
 class TrainState(NamedTuple):
     """Everything that a training step changes, and the key, which it does not."""
 
-    step: Array  # int32, batches seen so far
+    step: Array  #: int32, batches seen so far
     params: Params
     opt_state: optax.OptState
-    ema: Params | None  # moving average of the parameters, if there is one
-    key: Array  # PRNG key of the run
-    num_bad_steps: Array  # int32, updates skipped so far
+    ema: Params | None  #: moving average of the parameters, if there is one
+    key: Array  #: PRNG key of the run
+    num_bad_steps: Array  #: int32, updates skipped so far
 
 
 class Metrics(NamedTuple):
     """What a training step reports; padding images are excluded by `image_mask`."""
 
-    losses: Losses  # of every image of the batch, arrays of [B]
-    stats: SamplingStats  # of every image, arrays of [B]
-    indices: Array  # [B] the images' indices in their source
-    image_mask: Array  # [B] which images are real
+    losses: Losses  #: of every image of the batch, arrays of [B]
+    stats: SamplingStats  #: of every image, arrays of [B]
+    indices: Array  #: [B] the images' indices in their source
+    image_mask: Array  #: [B] which images are real
     gradient_norm: Array
-    is_finite: Array  # whether losses and gradient are; if not, the update is skipped
-    num_bad_steps: Array  # int32, updates skipped so far
+    is_finite: Array  #: whether losses and gradient are; if not, the update is skipped
+    num_bad_steps: Array  #: int32, updates skipped so far
 
 
 def init_state(
@@ -104,21 +108,20 @@ def make_train_step(
     @functools.partial(jax.jit, donate_argnums=0)
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        grads, (losses, stats), indices, mask = sums(state.params, key, batch)
-        grads = jax.tree.map(lambda x: x / mask.sum(), grads)
-        norm = optax.tree.norm(grads)
+        totals, (losses, stats), indices, mask = sums(state.params, key, batch)
+        num_images = mask.sum()
+        norm = jax.lax.platform_dependent(
+            totals, cpu=_norm_by_parts, default=optax.tree.norm
+        )
+        norm = norm / num_images
         is_finite = jnp.isfinite(norm) & (jnp.isfinite(losses.total) | ~mask).all()
 
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if ema_decay is not None:
-            ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
-        # Skip the update where a loss or the gradient is not finite.
-        params, opt_state, ema = jax.tree.map(
-            functools.partial(jnp.where, is_finite),
-            (params, opt_state, ema),
-            (state.params, state.opt_state, state.ema),
+        # A condition updates donated arrays in place; `jnp.where` copies them first.
+        params, opt_state, ema = jax.lax.cond(
+            is_finite,
+            functools.partial(_update, optimizer, ema_decay),
+            lambda params, opt_state, ema, *_: (params, opt_state, ema),
+            *(state.params, state.opt_state, state.ema, totals, num_images),
         )
         num_bad_steps = state.num_bad_steps + ~is_finite
         return (
@@ -164,4 +167,38 @@ def _sums(
         grads, per_image = jax.lax.scan(add, zeros, parts)
         per_image = jax.tree.map(jnp.ravel, per_image)
     per_image = per_image, batch.indices, batch.image_mask
-    return jax.lax.psum(grads, DATA_AXIS), *gather_images(per_image)
+    if jax.lax.axis_size(DATA_AXIS) > 1:  # on one device, too, a sum copies all
+        grads = jax.lax.psum(grads, DATA_AXIS)
+    return grads, *gather_images(per_image)
+
+
+def _update(
+    optimizer: optax.GradientTransformation,
+    ema_decay: float | None,
+    params: Params,
+    opt_state: optax.OptState,
+    ema: Params | None,
+    totals: Params,
+    num_images: Array,
+) -> tuple[Params, optax.OptState, Params | None]:
+    grads = jax.tree.map(lambda x: x / num_images, totals)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    if ema_decay is not None:
+        ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
+    return params, opt_state, ema
+
+
+def _norm_by_parts(tree: Params) -> Array:
+    """Returns the norm of all arrays; none of their squares leaves the cache.
+
+    XLA's CPU backend stores the squares of a whole array before it adds them up.
+    """
+
+    def sum_of_squares(x: Array) -> Array:
+        num_parts = math.gcd(x.size, 1 << (x.size // PART_SIZE).bit_length())
+        return jax.lax.map(
+            lambda part: jnp.square(part).sum(), x.reshape(num_parts, -1)
+        ).sum()
+
+    return jnp.sqrt(sum(map(sum_of_squares, jax.tree.leaves(tree))))

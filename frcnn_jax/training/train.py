@@ -14,6 +14,7 @@ import jax
 import optax
 from flax import nnx
 from jax.sharding import Mesh
+from PIL import Image
 
 from frcnn_jax import distributed, run_dir
 from frcnn_jax.config import Config, DetectorSpec
@@ -23,9 +24,15 @@ from frcnn_jax.data.records import Source, fingerprint
 from frcnn_jax.data.sources import open_source, warn_of_shared_splits
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
-from frcnn_jax.evaluation.evaluate import Validate, evaluate, make_validate
+from frcnn_jax.evaluation.evaluate import (
+    Validate,
+    Validation,
+    evaluate,
+    make_validate,
+)
 from frcnn_jax.files import os_errors_as_user_errors
 from frcnn_jax.models.parameters import Params, abstract_detector
+from frcnn_jax.report.page import write_report
 from frcnn_jax.training import checkpoint
 from frcnn_jax.training.checkpoint import Progress
 from frcnn_jax.training.compilation import Canvas, compile_steps
@@ -237,7 +244,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
 
             is_stopped = preempted(step)
             is_checkpoint_due = _is_due(step, config.checkpoint_every, config)
-            row, validation = {}, {}
+            row, (figures, pictures) = {}, Validation({}, {})
             if _is_due(step, config.log_every, config):
                 row = accumulator.flush(step)
                 # A skipped update does not advance the schedule.
@@ -245,14 +252,14 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
                 row["learning_rate"] = float(run.schedule(max(num_updates - 1, 0)))
             if is_checkpoint_due and validate is not None:
                 with accumulator.exclude_from_timing():
-                    validation = validate(evaluated_params(state))
+                    figures, pictures = validate(evaluated_params(state))
             if is_checkpoint_due or is_stopped:  # before the logs: it fetches metrics
                 data = progress.data | {"next_batch": step}
                 progress = Progress(data, log=accumulator.state())
             # Rows first: those after the last checkpoint are dropped on resume.
-            _write_logs(log, accumulator, step, row | validation)
+            _write_logs(log, accumulator, step, row | figures, pictures)
             if is_checkpoint_due or is_stopped:
-                checkpoint.save(checkpoints, state, run.spec, progress, validation)
+                checkpoint.save(checkpoints, state, run.spec, progress, figures)
             if is_stopped:
                 break
         checkpoint.wait(checkpoints)
@@ -260,7 +267,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
 
 
 def finish(run: Run, state: TrainState) -> dict[str, Any] | None:
-    """Plots the curves and evaluates the test split, unless SIGTERM ended the run.
+    """Plots, evaluates the test split and reports, unless SIGTERM ended the run.
 
     Args:
       run: the run.
@@ -278,7 +285,10 @@ def finish(run: Run, state: TrainState) -> dict[str, Any] | None:
         with os_errors_as_user_errors(work_dir / "losses.png"):
             plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
     detector = Detector(run.spec, evaluated_params(state), str(work_dir))
-    return evaluate(detector, run.splits.test, run.config, work_dir, step=step)
+    evaluation = evaluate(detector, run.splits.test, run.config, work_dir, step=step)
+    if distributed.is_main_process():
+        write_report([work_dir])
+    return evaluation
 
 
 def _is_due(step: int, every: int, config: Config) -> bool:
@@ -344,13 +354,14 @@ def _write_logs(
     accumulator: MetricsAccumulator,
     step: int,
     row: dict[str, float],
+    pictures: dict[str, Image.Image],
 ) -> None:
     """Logs what happened up to a step; ends the run if too many updates failed."""
     if log is not None:
         log.write_bad(accumulator.bad_steps)
         log.write_hardest(accumulator.hardest)
         if row:
-            log.write(step, row)
+            log.write(step, row, pictures)
     accumulator.bad_steps.clear()
     accumulator.hardest.clear()
     accumulator.raise_if_too_many_skipped()

@@ -38,7 +38,7 @@ def plot_metrics(metrics_path: str | Path, output_path: str | Path) -> None:
     """
     from matplotlib.figure import Figure  # Only here: importing it takes long.
 
-    curves = _read_curves(Path(metrics_path))
+    curves = read_curves(Path(metrics_path))
     losses = [name for name in curves if _is_loss(name)]
     if not losses:
         raise UserError(f"{metrics_path}: expected rows with a loss, got none")
@@ -76,7 +76,7 @@ def _plot_losses(axes: "Axes", names: list[str], curves: dict[str, Curve]) -> No
     lowest = math.inf
     for index, name in enumerate(names):
         (steps, values), color = curves[name], f"C{index}"
-        smooth = _moving_mean(values)
+        smooth = moving_mean(values)
         axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
         label = f"{name.replace('_', ' ')}: {smooth[-1]:.3g}"
         lowest = min(lowest, smooth.min())
@@ -116,21 +116,25 @@ def _plot_shares(axes: "Axes", shares: dict[str, Curve]) -> None:
         marked = list(range(len(values)))
         if name == "proposal_recall":
             axes.plot(steps, values, color="C5", alpha=0.2, linewidth=0.8)
-            values, marked = _moving_mean(values), [-1]
+            values, marked = moving_mean(values), [-1]
         label = f"{label}: {values[-1]:.3f}"
         axes.plot(steps, values, style, label=label, markevery=marked)
     axes.set(ylim=(-0.03, 1.03), ylabel="share")
 
 
-def _moving_mean(values: np.ndarray) -> np.ndarray:
-    """Returns the mean of the values around each, fewer of them at the ends."""
+def moving_mean(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of the values around each: a twentieth, fewer at the ends."""
     window = np.ones(len(values) // 20 + 1)
     counts = np.convolve(np.ones_like(values), window, mode="same")
     return np.convolve(values, window, mode="same") / counts
 
 
-def _read_curves(path: Path) -> dict[str, Curve]:
-    """Returns the finite values that the rows hold, by key."""
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Reads the finite values that the rows of `metrics.jsonl` hold, by key.
+
+    Raises:
+      UserError: if the file cannot be read.
+    """
     points: dict[str, list[tuple[int, float]]] = {}
     for step, row in sorted(_read_rows(path).items()):
         for name, value in row.items():

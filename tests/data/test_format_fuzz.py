@@ -62,7 +62,7 @@ def write_coco(root, places=()):
         with contextlib.suppress(TypeError, KeyError, IndexError):
             for key in path:
                 item = item[key]
-            item[last] = value
+            item[last] = copy.deepcopy(value)  # a later change may be inside of it
     write(root, "train.json", json.dumps(content))
 
 
@@ -250,6 +250,7 @@ def check(data_format, case):
             skip_broken=options["skip_broken"],
         )
         check_init_config(root, Path(parent) / "config.py")
+        fuzz.check_data(config, "train")
 
 
 def check_init_config(root, output):

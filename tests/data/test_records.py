@@ -8,6 +8,7 @@ import pytest
 from frcnn_jax.data.records import (
     Annotation,
     abbreviate,
+    check_boxes,
     check_max_objects,
     drop_bad_boxes,
 )
@@ -79,6 +80,26 @@ def test_a_box_that_reaches_far_outside_is_clipped_with_a_warning(box, clipped, 
     np.testing.assert_array_equal(kept.labels, [0, 1])
     expected = "clipped boxes that reach outside their image: 1, in one"
     assert caplog.messages == [expected]
+
+
+@pytest.mark.parametrize(
+    ("box", "is_dropped", "reason"),
+    [
+        ([10, 10, 10, 20], True, "is 0 x 10 pixels (height x width), expected more"),
+        ([20, 10, 10.5, 20], True, "is -9.5 x 10 pixels (height x width), expected"),
+        ([60, 10, 70, 20], True, "lies outside of the image of 50 x 100 pixels"),
+        ([10, np.nan, 20, 20], True, "is not finite"),
+        ([-2.5, 10, 51, 20], False, "reaches 2.5 pixels outside of the image"),
+        ([10, 10, 20, 123], False, "reaches 23 pixels outside of the image"),
+    ],
+)
+def test_every_bad_box_has_its_place_and_reason(box, is_dropped, reason):
+    annotations = [annotate([]), annotate([[1, 2, 3, 4], box])]
+    kept, (bad,) = check_boxes(annotations)
+    assert (bad.image, bad.label, bad.is_dropped) == (1, 1, is_dropped)
+    np.testing.assert_array_equal(bad.box, np.float32(box))
+    assert bad.reason.startswith(reason)
+    assert [len(each.boxes) for each in kept] == [0, 1 if is_dropped else 2]
 
 
 def test_clipped_and_dropped_boxes_have_a_warning_each(caplog):

@@ -2,14 +2,17 @@
 
 import io
 import pickle
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from frcnn_jax.config import DataConfig
+from frcnn_jax.checking.check import check
+from frcnn_jax.config import Config, DataConfig
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources import open_source
+from frcnn_jax.data.sources.raw import check_source
 from frcnn_jax.data.sources.tfds import TFDSSource
 from frcnn_jax.errors import UserError
 from tests.helpers.tfds_data import prepare, voc_features
@@ -110,7 +113,7 @@ def broken_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pets(data_dir):
-    return TFDSSource("pets", "train", data_dir=data_dir)
+    return check_source(TFDSSource("pets", "train", data_dir=data_dir))
 
 
 def test_given_classes_decide_the_labels(data_dir):
@@ -129,11 +132,13 @@ def test_an_object_without_a_label_is_refused(tmp_path):
     example["objects"][0]["label"] = -1
     prepare(tmp_path, "pets", voc_features(["cat", "dog"]), {"train": [example]})
     with pytest.raises(UserError, match=r"an object in 0 of .* pets .* has no label"):
-        TFDSSource("pets", "train", data_dir=tmp_path)
+        check_source(TFDSSource("pets", "train", data_dir=tmp_path))
 
 
 def test_skip_broken_leaves_out_broken_images_and_names_them(broken_dir, caplog):
-    source = TFDSSource("pets", "train", data_dir=broken_dir, skip_broken=True)
+    source = check_source(
+        TFDSSource("pets", "train", data_dir=broken_dir), skip_broken=True
+    )
     ids = [annotation.image_id for annotation in source.annotations]
     assert sorted(ids) == ["0.png", "3.png"]
     for index, annotation in enumerate(source.annotations):
@@ -145,7 +150,21 @@ def test_skip_broken_leaves_out_broken_images_and_names_them(broken_dir, caplog)
 
 def test_a_broken_image_names_the_data_set_otherwise(broken_dir):
     with pytest.raises(UserError, match=r"cannot read image \d of TFDS data set pets"):
-        TFDSSource("pets", "train", data_dir=broken_dir)
+        check_source(TFDSSource("pets", "train", data_dir=broken_dir))
+
+
+def test_the_check_of_data_lists_all_broken_images(broken_dir):
+    data = DataConfig(
+        source="tfds",
+        name="pets",
+        root=str(broken_dir),
+        train_split="train[:50%]",
+        test_split="train[50%:]",
+    )
+    checked = check(Config(data=data))
+    assert [each.kind for each in checked.problems] == ["broken image"] * 2
+    for problem in checked.problems:
+        assert re.match(r"\d of pets \(train\[.* cannot read image \d", str(problem))
 
 
 def find(source, image_id):
@@ -192,12 +211,12 @@ def test_a_source_can_be_pickled_for_workers(pets):
 
 
 def test_a_slice_of_a_split_is_a_split(data_dir):
-    source = TFDSSource("pets", "train[:3]", data_dir=data_dir)
+    source = check_source(TFDSSource("pets", "train[:3]", data_dir=data_dir))
     assert len(source.annotations) == 3
 
 
 def test_crowds_count_as_difficult_and_file_names_are_optional(data_dir):
-    source = TFDSSource("crowds", "train", data_dir=data_dir)
+    source = check_source(TFDSSource("crowds", "train", data_dir=data_dir))
     assert all(item.difficult.tolist() == [True] for item in source.annotations)
     assert [item.image_id for item in source.annotations] == ["0", "1", "2", "3"]
 
@@ -213,5 +232,5 @@ def test_crowds_count_as_difficult_and_file_names_are_optional(data_dir):
 )
 def test_a_mistake_is_explained_in_one_line(data_dir, name, split, message):
     with pytest.raises(UserError, match=message) as error:
-        TFDSSource(name, split, data_dir=data_dir)
+        check_source(TFDSSource(name, split, data_dir=data_dir))
     assert "\n" not in str(error.value)

@@ -9,6 +9,7 @@ import pytest
 from frcnn_jax.config.loading import load_config, override_config
 from frcnn_jax.data.records import VOC_CLASS_NAMES, fingerprint
 from frcnn_jax.data.sources import open_source
+from frcnn_jax.data.sources.raw import check_source
 from frcnn_jax.data.sources.tfds import TFDSSource
 from frcnn_jax.training.train import train
 from tests.helpers import tiny
@@ -71,7 +72,7 @@ def assert_same_records(ours, theirs):
     [("train", "train"), ("train+validation", "train+val"), ("test", "test")],
 )
 def test_records_are_those_of_the_folder(folder, data_dir, split, folder_split):
-    ours = TFDSSource("voc/2007", split, data_dir=data_dir)
+    ours = check_source(TFDSSource("voc/2007", split, data_dir=data_dir))
     theirs = open_voc(folder, folder_split, class_names=VOC_CLASS_NAMES)
     assert sum(len(each.boxes) for each in ours.annotations) > 20
     assert_same_records(ours, theirs)
@@ -87,7 +88,7 @@ def test_records_of_real_annotations_are_those_of_the_folder(data_root, tmp_path
     examples = {"train": [voc_example(folder, stem) for stem in stems]}
     features = voc_features()
     prepare(tmp_path, "voc", features, examples, config_name="2007", version="5.0.0")
-    ours = TFDSSource("voc/2007", "train", data_dir=tmp_path)
+    ours = check_source(TFDSSource("voc/2007", "train", data_dir=tmp_path))
     assert_same_records(ours, open_voc(folder, "trainval", class_names=VOC_CLASS_NAMES))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
+from frcnn_jax.config import DataConfig
 from tests.helpers import fuzz
 from tests.helpers.fuzz import IMAGE_IDS, NUMBERS, SECRET, SIZE, TEXTS
 from tests.helpers.voc_folder import VOCFolder, open_voc, voc_object, voc_size
@@ -134,6 +135,8 @@ def check(cases, options):
             lambda: open_voc(folder.root, "all", **options),
             skip_broken=options["skip_broken"],
         )
+        config = DataConfig(source="voc", root=str(folder.root), **options)
+        fuzz.check_data(config, "all")
 
 
 INPUTS = (st.lists(CASES, min_size=1, max_size=4), OPTIONS)

@@ -1,4 +1,4 @@
-"""COCO's figures: those of a public file, and cases that can be checked by hand."""
+"""COCO's figures: pycocotools' own, and cases that can be checked by hand."""
 
 import json
 from types import SimpleNamespace
@@ -6,15 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import ImageDetections
+from frcnn_jax.data.sources import open_source
 from frcnn_jax.evaluation import coco
+from tests.helpers import pycoco
 from tests.helpers.cases import FAR, SQUARE, detected, truth
+from tests.helpers.pycoco import NAMES
+from tests.helpers.random_images import detect_randomly, random_split, with_ties
 
 LARGE = (0.0, 100.0, 100.0, 300.0)
-NAMES = (
-    *("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge"),
-    *("AR1", "AR10", "AR100", "ARsmall", "ARmedium", "ARlarge"),
-)
 
 
 def of_image(rows, image_id, labels):
@@ -27,6 +28,39 @@ def of_image(rows, image_id, labels):
         np.array([labels[row["category_id"]] for row in rows], np.int32),
         np.array([row.get("score") for row in rows], np.float32),
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("has_ties", [False, True])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_classes": 4},
+        {"num_classes": 30, "num_objects": 2, "num_wrong": 2},
+        # More than 100 detections in some image and class.
+        {"num_classes": 1, "num_images": 6, "num_objects": 30, "num_wrong": 100},
+    ],
+)
+def test_figures_are_those_of_pycocotools(seed, has_ties, sizes):
+    found, there = random_split(seed, **sizes)
+    if has_ties:
+        found = with_ties(found)
+    assert_same_as_pycocotools(found, there, sizes["num_classes"])
+
+
+@pytest.mark.parametrize("path", ["BCCD", "VOC2007"])
+def test_figures_of_real_objects_are_those_of_pycocotools(data_root, path):
+    source = open_source(DataConfig(root=str(data_root / path)), "test")
+    num_classes = len(source.class_names)
+    random = np.random.default_rng(0)
+    found = detect_randomly(random, source.annotations, num_classes, num_wrong=20)
+    assert_same_as_pycocotools(found, source.annotations, num_classes)
+
+
+def assert_same_as_pycocotools(detections, ground_truths, num_classes):
+    figures = coco.average_precisions(detections, ground_truths, num_classes)
+    expected = pycoco.average_precisions(detections, ground_truths, num_classes)
+    assert figures == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_figures_are_those_of_coco(data_root):
@@ -48,6 +82,7 @@ def test_figures_are_those_of_coco(data_root):
     figures = coco.average_precisions(found, there, len(labels))
     expected = json.loads((root / "expected.json").read_text())["expected"]
     assert figures == pytest.approx(expected, abs=5e-7)
+    assert_same_as_pycocotools(found, there, len(labels))
 
 
 def defined(detections, ground_truths, num_classes=1):

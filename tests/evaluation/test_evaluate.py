@@ -12,14 +12,16 @@ from flax import nnx
 
 from frcnn_jax import distributed, ops
 from frcnn_jax.config import Config, DataConfig
+from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.data.records import ImageDetections
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector, make_detect_step
-from frcnn_jax.evaluation import evaluate, voc
+from frcnn_jax.evaluation import evaluate, evaluated_split, report, voc
+from frcnn_jax.evaluation.matching import box_iou
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import abstract_detector, random_params
 from frcnn_jax.weights.checkpoints import BEST_METRIC
-from tests.helpers import tiny
+from tests.helpers import splits, tiny
 from tests.helpers.run_files import FIGURES
 from tests.helpers.sized import SizedSource
 
@@ -61,7 +63,9 @@ def test_one_pass_gives_the_losses_and_the_detections():
     params = random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
     source, mesh = open_source(tiny.DATA, "test"), distributed.make_mesh()
     config = dataclasses.replace(tiny.CONFIG, seed=5)
-    figures = evaluate.make_validate(graphdef, source, config, mesh)(params)
+    figures, pictures = evaluate.make_validate(graphdef, source, config, mesh)(params)
+    assert len(pictures) == evaluate.NUM_VALIDATION_PICTURES
+    assert {max(picture.size) for picture in pictures.values()} == {640}
 
     step = make_detect_step(graphdef, mesh)
     found = evaluate._run_over_split(step, params, source, config, mesh)
@@ -74,7 +78,7 @@ def test_one_pass_gives_the_losses_and_the_detections():
         keys = image_keys(jax.random.key(5), batch.indices)
         return tiny.losses(nnx.merge(graphdef, params), keys, batch)[0]
 
-    batches = evaluate.evaluation_batches(source, config.data, batch_size=3)
+    batches = evaluation_batches(source, config.data, batch_size=3)
     per_batch = [losses(params, jax.tree.map(jnp.asarray, each)) for each in batches]
     rows = jax.tree.map(lambda *x: np.concatenate(x), *per_batch)
     columns = rows._asdict() | {"loss": rows.total}
@@ -89,7 +93,10 @@ def evaluate_as(monkeypatch, tmp_path):
     nothing = ImageDetections(
         np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
     )
-    monkeypatch.setattr(evaluate, "_detect", lambda *_: [nothing] * len(SIZES))
+    evaluated = splits.evaluated(
+        [nothing] * len(SIZES), source.annotations, source.class_names
+    )
+    monkeypatch.setattr(evaluate, "_detect", lambda *_: evaluated)
 
     def run(**options) -> tuple[dict, set[str]]:
         before = {path.name for path in tmp_path.iterdir()}
@@ -132,14 +139,15 @@ def test_only_the_test_split_at_the_last_step_takes_the_plain_names(
     for saved in ("60", "100"):
         (tmp_path / "checkpoints" / saved).mkdir(parents=True)
     _, files = evaluate_as(split=split, step=step)
-    assert files == {f"evaluation{suffix}.json", f"pictures{suffix}"}
+    names = {f"evaluation{suffix}.json", f"evaluation{suffix}.npz"}
+    assert files == names | {f"pictures{suffix}"}
 
 
 def test_detector_of_no_run_takes_the_plain_names_in_a_directory_of_its_own(
     evaluate_as,
 ):
     _, files = evaluate_as(split="test", step=None)
-    assert files == {"evaluation.json", "pictures"}
+    assert files == {"evaluation.json", "evaluation.npz", "pictures"}
 
 
 def test_figures_table_and_pictures_are_written(tmp_path, capsys):
@@ -151,8 +159,43 @@ def test_figures_table_and_pictures_are_written(tmp_path, capsys):
     assert json.loads((tmp_path / "evaluation.json").read_text()) == evaluation
     assert {*FIGURES, "fingerprints"} < set(evaluation)
     assert tuple(evaluation["per_class"]) == source.class_names
+
+    split = evaluated_split.load(tmp_path / "evaluation.npz")
+    assert report.to_json(split).items() <= evaluation.items()
+    found = detector(source.read_image(0), score_threshold=0.05, max_detections=5)
+    np.testing.assert_allclose(split.detections[0].boxes, found.yxyx, atol=1e-3)
+    np.testing.assert_allclose(split.detections[0].scores, found.scores, atol=1e-5)
+
     names = [f"{Path(each.image_id).name}.png" for each in source.annotations]
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures == sorted(names[: evaluate.NUM_PICTURES])
+    assert_fits_proposals(detector, source, split)
     table = capsys.readouterr().out
     assert all(name in table for name in (*source.class_names, "all", "COCO AP"))
+
+
+def assert_fits_proposals(detector, source, split):
+    """Compares with the anchors and proposals of the first image."""
+    graphdef, _ = abstract_detector(detector.spec.model, tiny.NUM_CLASSES)
+    model = nnx.merge(graphdef, detector.params)
+    batch = next(evaluation_batches(source, tiny.CONFIG.data, batch_size=1))
+    outputs = jax.jit(lambda *inputs: model(*inputs))(
+        batch.images, batch.image_sizes, batch.scales
+    )
+    proposals = model.propose(outputs)
+    boxes = batch.boxes[0][batch.box_mask[0]]
+    found = np.asarray(proposals.boxes[0])[np.asarray(proposals.mask[0])]
+    assert len(found) <= 10  # as many as the config keeps
+    num_objects = len(boxes)
+    np.testing.assert_allclose(
+        split.proposal_iou[-1, :num_objects],
+        box_iou(found, boxes).max(axis=0),
+        atol=1e-3,
+    )
+    anchors = ops.grid_anchors((3, 4), ops.base_anchors((1.0, 2.0)))  # of 56 x 64
+    inside = np.asarray(
+        (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= 56) & (anchors[:, 3] <= 64)
+    )
+    iou = box_iou(np.asarray(anchors)[inside], boxes).max(axis=0)
+    np.testing.assert_allclose(split.anchor_iou[:num_objects], iou, atol=1e-5)
+    np.testing.assert_allclose(split.scale_iou[:, :2].max(1), split.anchor_iou)

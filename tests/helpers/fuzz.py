@@ -1,6 +1,8 @@
 """Damaged and hostile inputs, and what must come of them: good records or one line."""
 
+import dataclasses
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
+from frcnn_jax.checking.check import check as check_config
+from frcnn_jax.checking.pictures import show_problems
+from frcnn_jax.config import Config, DataConfig
+from frcnn_jax.data.loader import choose_canvases
 from frcnn_jax.data.records import Annotation, Source
+from frcnn_jax.data.sources import open_source
 from frcnn_jax.errors import UserError
 
 IMAGE_IDS = ("a", "b", "c")
@@ -99,6 +106,26 @@ def check(root: Path, open_folder: Callable[[], Source], *, skip_broken: bool) -
             assert_one_line_naming(error, root)
         else:
             assert pixels.shape == (*annotation.image_size, 3)
+
+
+def check_data(config: DataConfig, split: str) -> None:
+    """Checks a split as `frcnn check-data` does: training opens what has no mistake."""
+    config = dataclasses.replace(config, train_split=split, test_split=split)
+    try:
+        checked = check_config(Config(data=config))
+    except UserError as error:
+        assert_one_line(error)
+        return
+    json.dumps(checked.to_dict(), allow_nan=False)
+    for is_wrong in (True, False):
+        show_problems(checked, is_wrong=is_wrong)
+    assert not any("\n" in str(problem) for problem in checked.problems)
+    kinds = {problem.kind for problem in checked.problems if problem.is_wrong}
+    if kinds == {"shared image"}:  # since the split is used twice
+        source = open_source(config, split)
+        choose_canvases(source, config)
+        for index in range(len(source.annotations)):
+            source.read_image(index)
 
 
 def assert_one_line(error: UserError) -> None:

@@ -18,6 +18,7 @@ from frcnn_jax.config import ResumeConfig
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import evaluate
+from frcnn_jax.evaluation.evaluate import Validation
 from frcnn_jax.models.parameters import abstract_detector
 from frcnn_jax.training import checkpoint, train
 from frcnn_jax.training.step import init_state
@@ -289,7 +290,9 @@ def test_resumed_run_needs_its_pretrained_weights_no_more(whole, tmp_path, monke
 def test_best_validated_checkpoint_stays_beside_the_latest(tmp_path, monkeypatch):
     figures = iter([0.25, 0.5, 0.125])
     monkeypatch.setattr(
-        train, "make_validate", lambda *_: lambda _: {BEST_METRIC: next(figures)}
+        train,
+        "make_validate",
+        lambda *_: lambda _: Validation({BEST_METRIC: next(figures)}, {}),
     )
     train.train(runs.config_in(tmp_path, max_to_keep=1))
     assert steps(tmp_path) == {"4", "6"}

@@ -1,12 +1,14 @@
 """What a run logs, of landscape and portrait photos, with and without a bad one."""
 
 import dataclasses
+import io
 import struct
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from frcnn_jax.config import ResumeConfig
@@ -93,9 +95,9 @@ def run(config, tmp_path_factory) -> tuple[Path, list[str]]:
     return folder, names
 
 
-def read_scalars(folder: Path) -> dict[int, dict[str, float]]:
+def read_values(folder: Path) -> dict[int, dict]:
     """What the event files hold, by step and name."""
-    scalars = {}
+    values = {}
     for path in folder.glob("events*"):
         content = path.read_bytes()
         while content:  # length, its checksum, the event, its checksum
@@ -103,8 +105,8 @@ def read_scalars(folder: Path) -> dict[int, dict[str, float]]:
             event = Event.FromString(content[12 : 12 + length])
             content = content[16 + length :]
             for value in event.summary.value:
-                scalars.setdefault(event.step, {})[value.tag] = value.simple_value
-    return scalars
+                values.setdefault(event.step, {})[value.tag] = value
+    return values
 
 
 def test_each_canvas_is_compiled_once(run):
@@ -128,11 +130,33 @@ def test_rows_hold_everything_and_validation_at_checkpoints(run):
 
 
 def test_tensorboard_has_the_same_scalars(run):
-    scalars = read_scalars(run[0] / "tensorboard")
+    values = read_values(run[0] / "tensorboard")
     rows = read_rows(run[0], "metrics")
-    assert set(scalars) == {row["step"] for row in rows}
+    assert set(values) == {row["step"] for row in rows}
     for row in rows:
-        assert scalars[row.pop("step")] == pytest.approx(row, rel=1e-6)
+        each = values[row.pop("step")]
+        scalars = {
+            n: v.simple_value for n, v in each.items() if not v.HasField("image")
+        }
+        assert scalars == pytest.approx(row, rel=1e-6)
+
+
+def test_tensorboard_has_a_picture_of_each_validation_image(run):
+    values = read_values(run[0] / "tensorboard")
+    for step, each in values.items():
+        names = {name for name, value in each.items() if value.HasField("image")}
+        is_validated = step % STEPS_PER_EPOCH == 0
+        assert names == {f"validation/{n}" for n in VALIDATION_IDS if is_validated}
+    picture = each["validation/new0"].image
+    with Image.open(io.BytesIO(picture.encoded_image_string)) as image:
+        assert image.size == (picture.width, picture.height)
+        assert max(image.size) == 640
+
+
+def test_report_is_written_at_the_end(run):
+    page = (run[0] / "report.html").read_text()
+    assert "Missing" not in (run[0] / "report.md").read_text()
+    assert all(name in page for name in ("cat", "dog", "Training"))
 
 
 def test_ten_hardest_images_are_logged_after_each_epoch(run):

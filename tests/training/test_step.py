@@ -5,11 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from frcnn_jax import distributed
 from frcnn_jax.config import OptimizerConfig
 from frcnn_jax.models.parameters import abstract_detector, random_params
+from frcnn_jax.training import step
 from frcnn_jax.training.step import init_state, make_train_step
 from tests.helpers import tiny
 
@@ -126,6 +128,25 @@ def test_step_that_is_not_finite_changes_nothing_and_is_counted(detector, batch)
     after, metrics = train_step(after, batch)
     assert metrics.is_finite
     assert int(after.num_bad_steps) == 1
+
+
+@pytest.mark.slow
+def test_update_needs_no_copy_of_the_state(batch):
+    train_step, new_state = make_detector(
+        dataclasses.replace(tiny.MODEL, head_channels=1024)
+    )
+    state = new_state()
+    compiled = train_step.lower(state, batch).compile()
+    gradient = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    assert compiled.memory_analysis().temp_size_in_bytes < 1.5 * gradient
+
+
+def test_gradient_norm_is_that_of_optax(monkeypatch):
+    monkeypatch.setattr(step, "PART_SIZE", 1000)
+    rng = np.random.default_rng(0)
+    shapes = [(3, 3, 64, 32), (977,), (4, 499), ()]
+    tree = {str(shape): rng.normal(size=shape).astype(np.float32) for shape in shapes}
+    np.testing.assert_allclose(step._norm_by_parts(tree), optax.tree.norm(tree), 1e-6)
 
 
 def test_padding_images_are_excluded(detector, batch):

@@ -39,6 +39,8 @@ def test_run_directory_holds_what_scripts_rely_on(run):
     assert json.loads((folder / "evaluation.json").read_text()) == evaluation
     assert {*FIGURES, "fingerprints"} < set(evaluation)
     assert (evaluation["split"], evaluation["step"]) == ("test", 6)
+    for name in ("evaluation.npz", "report.html", "report.md"):
+        assert (folder / name).exists()
     assert len(list((folder / "pictures").glob("*.png"))) >= 8
     assert list((folder / "tensorboard").glob("events*"))
     assert (folder / "losses.png").stat().st_size > 1000

@@ -1,14 +1,17 @@
 """Data sets, each behind the same small interface (`frcnn_jax.data.records.Source`)."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Literal, cast
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources import coco, csv_file, splits, voc, yolo
 from frcnn_jax.data.sources.folder import FolderSource
+from frcnn_jax.data.sources.listing import ALL
+from frcnn_jax.data.sources.raw import RawSource, check_source
 from frcnn_jax.data.sources.selection import select
 from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.data.sources.tfds import TFDSSource
@@ -47,19 +50,59 @@ def open_source(config: DataConfig, split: str) -> Source:
 
 def _open_whole(config: DataConfig, split: str) -> Source:
     """Opens a split without selecting images and objects."""
+    raw = open_raw(config, split)
+    # Drawn shapes need no check.
+    if isinstance(raw, ShapesSource):
+        return raw
+    return check_source(raw, skip_broken=config.skip_broken)
+
+
+def open_raw(config: DataConfig, split: str) -> RawSource:
+    """Opens a split as it is annotated.
+
+    Args:
+      config: which data set, and where it is.
+      split: name of the split, as the source has it.
+
+    Raises:
+      UserError: if it is missing, or an annotation is malformed.
+    """
     if config.source == "shapes":
         return _open_shapes(config, split)
     if config.source == "tfds":
-        return TFDSSource(
-            config.name,
-            split,
-            data_dir=config.root or None,
-            skip_broken=config.skip_broken,
-        )
-    listing = splits.list_split(
-        FORMATS[config.source].list_images, Path(config.root), split, config.split_seed
-    )
-    return FolderSource(listing, skip_broken=config.skip_broken)
+        return TFDSSource(config.name, split, data_dir=config.root or None)
+    list_images, root = FORMATS[config.source].list_images, Path(config.root)
+    return FolderSource(splits.list_split(list_images, root, split, config.split_seed))
+
+
+def open_rest(config: DataConfig, opened: Sequence[RawSource]) -> dict[str, RawSource]:
+    """Opens the images of a folder that are in none of some splits.
+
+    Args:
+      config: which data set, and where it is.
+      opened: the splits.
+
+    Returns:
+      By name, and none if the config limits the number of images. A split that cannot
+      be read is warned of.
+    """
+    if config.source in ("tfds", "shapes") or config.limit is not None:
+        return {}
+    data_format, root = FORMATS[cast(Format, config.source)], Path(config.root)
+    seen = {p for each in opened for p in cast(FolderSource, each).paths}
+    found = data_format.find_splits(root)
+    rest: dict[str, RawSource] = {}
+    for split in [ALL] if ALL in found else found:
+        try:
+            listing = splits.list_split(data_format.list_images, root, split, 0)
+            images = [image for image in listing.images if image.path not in seen]
+            if images:
+                source = FolderSource(listing._replace(images=images))
+                rest["unused" if split == ALL else f"unused {split}"] = source
+                seen |= set(source.paths)
+        except UserError as error:
+            _logger.warning("did not look at split %r: %s", split, error)
+    return rest
 
 
 def _open_shapes(config: DataConfig, split: str) -> ShapesSource:

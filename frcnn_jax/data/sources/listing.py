@@ -7,6 +7,8 @@ upright image, or in fractions of its sides where a listing says so.
 from pathlib import Path
 from typing import NamedTuple
 
+ALL = "all"  # the split of all images, in formats that have one
+
 
 class ListedObject(NamedTuple):
     """An object of an image, not checked against the image yet."""

@@ -54,12 +54,12 @@ class SelectedSource:
             for annotation in source.annotations
         ]
         self._source = source
-        self._indices = [
+        self.indices = [
             index
             for index, annotation in enumerate(annotations)
             if not (config.skip_empty_images and annotation.difficult.all())
         ][: config.limit]
-        self.annotations = [annotations[index] for index in self._indices]
+        self.annotations = [annotations[index] for index in self.indices]
 
     def read_image(self, index: int) -> np.ndarray:
         """Returns image `index` as [H, W, 3] uint8 RGB.
@@ -67,7 +67,7 @@ class SelectedSource:
         Raises:
           UserError: if it is broken; names it.
         """
-        return self._source.read_image(self._indices[index])
+        return self._source.read_image(self.indices[index])
 
 
 def _map_classes(

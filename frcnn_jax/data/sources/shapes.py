@@ -13,6 +13,7 @@ import numpy as np
 
 from frcnn_jax.data.records import Annotation
 from frcnn_jax.data.sources import drawing
+from frcnn_jax.data.sources.raw import RawSource
 
 CLASS_NAMES = ("ellipse", "rectangle", "triangle", "cross", "ring", "star")
 
@@ -32,7 +33,7 @@ class _Object(NamedTuple):
     difficult: bool
 
 
-class ShapesSource:
+class ShapesSource(RawSource):
     """Pictures of ellipses, rectangles, triangles, crosses, rings and stars.
 
     Objects differ in size (each side 25 to 65 percent of the image's shorter side),
@@ -67,13 +68,22 @@ class ShapesSource:
     @functools.cached_property
     def annotations(self) -> list[Annotation]:
         """The boxes of every image, tight around the painted pixels."""
-        return [self._annotate(index) for index in range(self._num_images)]
+        return [self.annotate(index) for index in range(self._num_images)]
 
-    def _annotate(self, index: int) -> Annotation:
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return self._num_images
+
+    def name(self, index: int) -> str:
+        """Returns the id of image `index`."""
+        return f"{self._split}-{index:06d}"
+
+    def annotate(self, index: int) -> Annotation:
+        """Returns the boxes of image `index`, tight around the painted pixels."""
         objects = self._layout(index)
         boxes = [item.box for item in objects]
         return Annotation(
-            image_id=f"{self._split}-{index:06d}",
+            image_id=self.name(index),
             image_size=self._image_size,
             boxes=np.array(boxes, np.float32).reshape(-1, 4),
             labels=np.array([item.label for item in objects], np.int32),

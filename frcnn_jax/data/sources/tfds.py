@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from frcnn_jax.data import images
-from frcnn_jax.data.records import Annotation, drop_bad_boxes
+from frcnn_jax.data.records import Annotation
 from frcnn_jax.data.sources import voc_xml
+from frcnn_jax.data.sources.raw import RawSource
 from frcnn_jax.errors import UserError
 
 # Crowds of COCO are, like difficult objects of VOC, neither trained on nor counted.
@@ -26,18 +27,13 @@ _DIFFICULT_FIELDS = ("is_difficult", "is_crowd")
 _VOC_BUILDER = "voc"
 
 
-class TFDSSource:
+class TFDSSource(RawSource):
     """A split of a prepared data set of TensorFlow Datasets."""
 
     def __init__(
-        self,
-        name: str,
-        split: str,
-        *,
-        data_dir: str | Path | None = None,
-        skip_broken: bool = False,
+        self, name: str, split: str, *, data_dir: str | Path | None = None
     ) -> None:
-        """Opens a data set and reads the boxes of a split in one pass.
+        """Opens a split of a data set; reads no image.
 
         Boxes are relative to the upright picture. The builder `voc` gives the image ids
         and boxes that a folder in VOC format gives; other builders' are taken as they
@@ -47,8 +43,6 @@ class TFDSSource:
           name: as for `tfds.builder`, e.g. `"voc/2007"`.
           split: as for TFDS, e.g. `"train"` or `"train[:10%]"`.
           data_dir: where the prepared data are; by default where TFDS puts them.
-          skip_broken: decode each image now and leave out, with a warning, those
-            that are broken. Otherwise `read_image` raises for a broken image.
 
         Raises:
           UserError: if name or split is unknown, the data are not prepared, or they
@@ -59,14 +53,16 @@ class TFDSSource:
         self._is_voc = builder.name == _VOC_BUILDER
         self.class_names = _find_classes(builder.info.features, name)
         self._records = _open_split(builder, name, split)
-        self._indices = list(range(len(self._records)))
-        if skip_broken:
-            names = [f"{index} of {self._name}" for index in self._indices]
-            self._indices = images.find_readable(names, self.read_image)
-        self.annotations = drop_bad_boxes(
-            [self._annotate(index) for index in self._indices],
-            empty_side=voc_xml.EMPTY_SIDE if self._is_voc else 0.0,
-        )
+        if self._is_voc:
+            self.empty_side = voc_xml.EMPTY_SIDE
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._records)
+
+    def name(self, index: int) -> str:
+        """Returns what to call image `index` in messages."""
+        return f"{index} of {self._name}"
 
     def read_image(self, index: int) -> np.ndarray:
         """Returns image `index` as [H, W, 3] uint8 RGB.
@@ -74,14 +70,18 @@ class TFDSSource:
         Raises:
           UserError: if the image is broken; names the data set and the image.
         """
-        index = self._indices[index]
         encoded = io.BytesIO(self._records[index]["image"])
         return images.read_rgb(encoded, self._describe(index))
 
     def _describe(self, index: int) -> str:
         return f"{index} of TFDS data set {self._name}"
 
-    def _annotate(self, index: int) -> Annotation:
+    def annotate(self, index: int) -> Annotation:
+        """Reads size and boxes of image `index`; they may be empty or outside.
+
+        Raises:
+          UserError: if the image is broken, or an object has no label.
+        """
         record = self._records[index]
         size = images.read_size(io.BytesIO(record["image"]), self._describe(index))
         image_id = record.get("image/filename", b"").decode() or str(index)

@@ -11,10 +11,8 @@ from pathlib import Path
 
 from frcnn_jax.data.records import abbreviate
 from frcnn_jax.data.sources import files, voc_xml
-from frcnn_jax.data.sources.listing import ListedImage, Listing
+from frcnn_jax.data.sources.listing import ALL, ListedImage, Listing
 from frcnn_jax.errors import UserError
-
-ALL = "all"  # the split of all images
 
 _LISTS = ("ImageSets/Main/{}.txt", "{}.txt")
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", ".")

@@ -16,10 +16,8 @@ import yaml
 from frcnn_jax.data.records import abbreviate
 from frcnn_jax.data.sources import files
 from frcnn_jax.data.sources.files import show
-from frcnn_jax.data.sources.listing import ListedImage, ListedObject, Listing
+from frcnn_jax.data.sources.listing import ALL, ListedImage, ListedObject, Listing
 from frcnn_jax.errors import UserError
-
-ALL = "all"  # the split of all images
 
 _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")
 _NAME_FILES = ("classes.txt", "labels/classes.txt", "obj.names")

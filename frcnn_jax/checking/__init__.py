@@ -1,0 +1,1 @@
+"""Checks a data set before it is trained on: `frcnn check-data`."""

@@ -1,0 +1,118 @@
+"""Reads every image and annotation of a data set once."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import track
+
+from frcnn_jax.checking.duplicates import Look, look_at
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.records import Annotation, BadBox, Source, check_boxes
+from frcnn_jax.data.sources import open_raw, open_rest
+from frcnn_jax.data.sources.raw import CheckedSource, RawSource
+from frcnn_jax.data.sources.selection import SelectedSource
+from frcnn_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ScannedSplit:
+    """A split after all of it has been read. Indices are those of `raw`."""
+
+    name: str
+    uses: tuple[str, ...]  # train, validation, test; none if the config does not use it
+    raw: RawSource
+    broken: dict[int, str]  # why an image cannot be read
+    images: list[int]  # the others
+    annotations: list[Annotation]  # of the others, as they are annotated
+    looks: list[Look]  # of the others
+    bad_boxes: list[BadBox]
+    source: Source  # what the config selects of the good images and boxes
+    selected: list[int]  # the images of `source`
+
+
+class _Readable(NamedTuple):
+    annotation: Annotation
+    look: Look
+
+
+def scan(data: DataConfig) -> list[ScannedSplit]:
+    """Reads the splits of a config, and the images that its folder has besides.
+
+    Args:
+      data: which data set, and which of its images and objects.
+
+    Raises:
+      UserError: if a split is missing, an annotation is malformed, or the data set has
+        other classes than the config says.
+    """
+    uses: dict[str, list[str]] = {}
+    for use in ("train", "validation", "test"):
+        if split := getattr(data, f"{use}_split"):
+            uses.setdefault(split, []).append(use)
+    raw = {split: open_raw(data, split) for split in uses}
+    rest = open_rest(data, list(raw.values()))
+    return [
+        _scan_split(split, tuple(uses.get(split, ())), source, data)
+        for split, source in (raw | rest).items()
+    ]
+
+
+def _scan_split(
+    name: str, uses: tuple[str, ...], raw: RawSource, data: DataConfig
+) -> ScannedSplit:
+    num_images = len(raw)
+    if data.limit is not None and not data.skip_empty_images:
+        num_images = min(num_images, data.limit)
+    scanned = _scan_images(name, raw, num_images)
+    broken = {i: each for i, each in enumerate(scanned) if isinstance(each, str)}
+    good = {i: each for i, each in enumerate(scanned) if not isinstance(each, str)}
+    images = list(good)
+    annotations = [each.annotation for each in good.values()]
+    kept, bad_boxes = check_boxes(annotations, empty_side=raw.empty_side)
+    source: Source = CheckedSource(raw, images, kept)
+    selected = images
+    if uses:
+        source = SelectedSource(source, data)
+        selected = [images[index] for index in source.indices]
+    return ScannedSplit(
+        name=name,
+        uses=uses,
+        raw=raw,
+        broken=broken,
+        images=images,
+        annotations=annotations,
+        looks=[each.look for each in good.values()],
+        bad_boxes=[bad._replace(image=images[bad.image]) for bad in bad_boxes],
+        source=source,
+        selected=selected,
+    )
+
+
+def _scan_images(
+    name: str, raw: RawSource, num_images: int
+) -> Sequence[_Readable | str]:
+    """Reads images in threads; returns the reason for those that are broken."""
+
+    def read(index: int) -> _Readable | str:
+        try:
+            annotation = raw.annotate(index)
+            return _Readable(annotation, look_at(raw.read_image(index)))
+        except UserError as error:
+            return str(error)
+
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(
+            track(
+                threads.map(read, range(num_images)),
+                f"reading {name}",
+                total=num_images,
+                console=console,
+                disable=not console.is_terminal,
+                transient=True,
+            )
+        )

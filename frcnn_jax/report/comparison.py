@@ -1,0 +1,70 @@
+"""Whether one run is better than another, or only luckier with the images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from frcnn_jax.evaluation import voc
+from frcnn_jax.evaluation.bootstrap import bootstrap
+from frcnn_jax.evaluation.evaluated_split import EvaluatedSplit
+from frcnn_jax.evaluation.ranking import mean_over_classes, weighted_average_precision
+from frcnn_jax.report.findings import Finding
+from frcnn_jax.report.runs import ReportedRun
+
+NUM_RESAMPLES = 1000
+
+
+def compare(runs: Sequence[ReportedRun]) -> list[Finding]:
+    """Compares the VOC07 mAP of all runs with that of the first one.
+
+    The interval of the difference is that of the same images drawn for both runs: it is
+    narrower than the intervals of the two figures suggest.
+
+    Args:
+      runs: at least two.
+    """
+    return [_compare(runs[0], run) for run in runs[1:]]
+
+
+def _compare(first: ReportedRun, other: ReportedRun) -> Finding:
+    old, new = first.split, other.split
+    if old is None or new is None or not _have_same_objects(old, new):
+        text = f"{other.name} and {first.name} were not evaluated on the same objects."
+        return Finding(text, "headline")
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        """Computes [1, B] gains, in points."""
+        before, after = (_mean_precision(split, weights) for split in (old, new))
+        return 100.0 * (after - before)[None]
+
+    num_images = len(old.annotations)
+    gain = difference(np.ones((1, num_images), int)).item()
+    low, high = bootstrap(difference, num_images, num_resamples=NUM_RESAMPLES)[0]
+    if low > 0.0 or high < 0.0:
+        verdict = "more than the choice of images explains"
+    else:
+        verdict = "the choice of images may explain it"
+    return Finding(
+        f"VOC07 mAP of {other.name} is {gain:+.1f} points from that of {first.name} "
+        f"(95 % interval of the difference {low:+.1f} to {high:+.1f}): {verdict}.",
+        "headline",
+    )
+
+
+def _mean_precision(split: EvaluatedSplit, weights: np.ndarray) -> np.ndarray:
+    each = [
+        weighted_average_precision(ranking, weights, voc.RECALL_POINTS)
+        for ranking in voc.rank(*split.compared)
+    ]
+    return mean_over_classes(np.stack(each))
+
+
+def _have_same_objects(split: EvaluatedSplit, other: EvaluatedSplit) -> bool:
+    if split.class_names != other.class_names:
+        return False
+    if len(split.annotations) != len(other.annotations):
+        return False
+    return all(
+        ours.image_id == theirs.image_id and np.array_equal(ours.boxes, theirs.boxes)
+        for ours, theirs in zip(split.annotations, other.annotations, strict=True)
+    )
