@@ -21,7 +21,6 @@ from frcnn_jax.models.vgg16 import BLOCKS, STRIDE
 from frcnn_jax.ops.boxes import MAX_LOG_SCALE
 
 XYXY = [1, 0, 3, 2]  # of our order, and of deltas
-PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 class Found(NamedTuple):
@@ -46,7 +45,7 @@ class PeerDetector:
         Args:
           config: sizes and options.
           params: by name.
-          precision: one of PRECISIONS; tf32 is float32 where a CPU computes.
+          precision: float32, tf32 or bfloat16; a CPU computes tf32 as float32.
         """
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -68,7 +67,7 @@ class PeerDetector:
         )
         self.delta_std = self.to_tensor(np.array(config.losses.delta_std)[XYXY])
 
-    def to_tensor(self, array, channels_last: bool = False) -> Tensor:
+    def to_tensor(self, array: np.ndarray, channels_last: bool = False) -> Tensor:
         """Copies an array to the device as float32."""
         array = np.ascontiguousarray(array, np.float32)
         tensor = torch.tensor(array, device=self.device)

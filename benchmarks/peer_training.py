@@ -37,7 +37,7 @@ class PeerTrainer:
           config: sizes and options.
           params: by name.
           batch: that every step trains on.
-          precision: one of `peer_detector.PRECISIONS`.
+          precision: float32, tf32 or bfloat16.
           optimizer: SGD's options.
           is_compiled: whether `torch.compile` compiles the backbone and the RPN; what
             follows has as many boxes as there are.

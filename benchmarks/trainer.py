@@ -1,5 +1,6 @@
 """Our training step, compiled for one batch, as `benchmarks.peer_training` has it."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -13,7 +14,7 @@ from frcnn_jax.config import ModelConfig
 from frcnn_jax.data.records import Batch
 from frcnn_jax.models.parameters import random_params
 
-# What JAX calls them. By default products of float32 are TF32 on a GPU.
+# As JAX names them. By default products of float32 are TF32 on a GPU.
 _MATMUL_PRECISIONS = {
     "float32": "highest",
     "tf32": "default",
@@ -30,7 +31,7 @@ class Trainer:
         Args:
           model: sizes and options.
           batch: that every step trains on.
-          precision: one of `peer_detector.PRECISIONS`.
+          precision: float32, tf32 or bfloat16.
         """
         model = in_precision(model, precision)
         params = random_params(model, training.NUM_CLASSES, 0)
@@ -88,6 +89,6 @@ def in_precision(model: ModelConfig, precision: str) -> ModelConfig:
     return dataclasses.replace(model, compute_dtype=dtype)
 
 
-def matmul_precision(precision: str):
+def matmul_precision(precision: str) -> contextlib.AbstractContextManager[None]:
     """Returns the context to trace in."""
     return jax.default_matmul_precision(_MATMUL_PRECISIONS[precision])

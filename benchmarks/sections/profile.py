@@ -22,8 +22,8 @@ from benchmarks.trainer import Trainer
 NUM_STEPS = 5
 IDLE, OTHER = "idle", "other"
 
-# Files, and the part of the step that the lines in them are. Of the lines that an
-# instruction comes from the innermost one counts that is in one of these files.
+# The part of the step that each file is. An instruction belongs to the innermost of the
+# calls it comes from that is in one of these files.
 _PARTS = (
     ("ops/suppression.py", "NMS"),
     ("ops/proposals.py", "proposals without NMS"),
@@ -40,7 +40,7 @@ _PARTS = (
     ("training/step.py", "optimizer"),
     ("optax/", "optimizer"),
 )
-# Kernels that are not named as an instruction, or one that XLA itself has put in.
+# For kernels that no call is known of: of libraries, or put in by XLA.
 _KERNELS = (
     (re.compile(r"conv|cudnn|[fdw]grad|fprop|winograd", re.IGNORECASE), "convolutions"),
     (re.compile(r"gemm|gemv|cublas|cutlass|splitk", re.IGNORECASE), "fc"),
@@ -52,7 +52,7 @@ class Span(NamedTuple):
     """Something that a stream of the device did."""
 
     name: str
-    instruction: str  # of the compiled program; empty if it is not told
+    instruction: str  # of the compiled program; empty if the profile names none
     begin: float  # nanoseconds
     end: float
 

@@ -11,7 +11,7 @@ Canvas = tuple[int, int]  # (height, width), pixels
 class Setting(NamedTuple):
     """What one training step, or one detection, is like."""
 
-    precision: str  # see `benchmarks.peer_detector`
+    precision: str  # float32, tf32 or bfloat16
     canvas: Canvas
     batch_size: int
 
