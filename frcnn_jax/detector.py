@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from jax.sharding import Mesh
 
 from frcnn_jax import distributed, ops
-from frcnn_jax.config import DetectionConfig, DetectorSpec, ModelConfig, Resizing
+from frcnn_jax.config import DetectionConfig, DetectorSpec, ModelConfig
 from frcnn_jax.data import transforms
 from frcnn_jax.data.images import Picture, as_rgb
 from frcnn_jax.data.records import Batch
@@ -260,7 +260,7 @@ class Detector(ModelHubMixin):
         )
         example = Batch(
             images=transforms.pad_to(
-                resized, _find_canvas(size, resized.shape[:2], resizing, path)
+                resized, _find_canvas(resized.shape[:2], resizing.canvases, path)
             ),
             image_sizes=np.array(resized.shape[:2], np.float32),
             scales=scale,
@@ -323,9 +323,8 @@ def check_options(score_threshold: float, max_detections: int, batch_size: int) 
 
 
 def _find_canvas(
-    size: tuple[int, int],
     resized_size: tuple[int, ...],
-    resizing: Resizing,
+    canvases: Sequence[tuple[int, int]],
     path: str | None,
 ) -> tuple[int, int]:
     """Finds the canvas of an image, on its side if it fits into none as they are.
@@ -333,12 +332,11 @@ def _find_canvas(
     Training may have seen landscapes only; the canvas changes no detection.
     """
     height, width = resized_size
-    upright = transforms.choose_canvas((height, width), resizing.canvases)
+    upright = transforms.choose_canvas((height, width), canvases)
     if upright is not None:
-        return resizing.canvases[upright]
-    turned = tuple((width, height) for height, width in resizing.canvases)
-    resizing = dataclasses.replace(resizing, canvases=turned)
-    return turned[transforms.choose_canvas_for(size, resizing, path or "given")]
+        return canvases[upright]
+    turned = tuple((width, height) for height, width in canvases)
+    return turned[transforms.require_canvas((height, width), turned, path or "given")]
 
 
 def _group_by_canvas(

@@ -234,12 +234,12 @@ def _fit_sizes(splits: Mapping[str, tuple[str, Source]]) -> dict[str, object]:
 
 def _padding(sizes: Sequence[tuple[int, int]], resizing: Resizing) -> float:
     """Returns the share of the canvases' pixels that no image covers."""
+    resized = [_resize(size, resizing) for size in sizes]
     canvases = [
-        resizing.canvases[transforms.choose_canvas_for(size, resizing, "")]
-        for size in sizes
+        resizing.canvases[transforms.require_canvas(size, resizing.canvases, "")]
+        for size in resized
     ]
-    covered = sum(math.prod(_resize(size, resizing)) for size in sizes)
-    return 1 - covered / sum(map(math.prod, canvases))
+    return 1 - sum(map(math.prod, resized)) / sum(map(math.prod, canvases))
 
 
 def _resize(size: tuple[int, int], resizing: Resizing) -> tuple[int, int]:

@@ -23,7 +23,10 @@ from frcnn_jax.files import os_errors_as_user_errors
 _LOCK = "run.lock"
 
 # Fields that may differ between the processes of a run.
-_OF_A_PROCESS = ("work_dir", "compilation_cache", "distributed", "data.num_workers")
+_OF_A_PROCESS = (
+    *("work_dir", "compilation_cache", "distributed"),
+    *("data.image_cache", "data.image_cache_gigabytes", "data.num_workers"),
+)
 # Fields that change no bit of the parameters after a step, and may change on resume.
 _OF_A_START = (
     *_OF_A_PROCESS,
@@ -124,10 +127,12 @@ def _check_unused(config: Config) -> None:
     work_dir = Path(config.work_dir).absolute()
     if not work_dir.is_dir():
         return
-    # The cache of compiled programs may lie there, too.
-    cache = Path(config.compilation_cache or "/").expanduser().absolute()
     known = {"config.json.tmp", _LOCK}
-    known |= {path.name for path in (cache, *cache.parents) if path.parent == work_dir}
+    # The caches may lie there, too.
+    for folder in (config.compilation_cache, config.data.image_cache):
+        cache = Path(folder or "/").expanduser().absolute()
+        paths = (cache, *cache.parents)
+        known |= {path.name for path in paths if path.parent == work_dir}
     with os_errors_as_user_errors(work_dir):
         others = sorted({path.name for path in work_dir.iterdir()} - known)
     if others:

@@ -86,12 +86,19 @@ def test_config_of_another_program_is_refused_and_left_alone(text, tmp_path, no_
 
 @pytest.mark.parametrize(
     "names",
-    [(), ("run.lock",), ("run.lock", "config.json.tmp"), ("cache/programs/a",)],
-    ids=["empty", "locked", "config", "cache"],
+    [
+        (),
+        ("run.lock",),
+        ("run.lock", "config.json.tmp"),
+        ("cache/programs/a",),
+        ("images/total",),
+    ],
+    ids=["empty", "locked", "config", "cache", "images"],
 )
 def test_what_a_killed_start_leaves_is_started_again(names, tmp_path):
     cache = str(tmp_path / "cache" / "programs")
     config = config_in(fill(tmp_path, *names), compilation_cache=cache)
+    config = fields.replace(config, "data.image_cache", str(tmp_path / "images"))
     assert run_dir.match_stored_config(config) == config
 
 
@@ -163,6 +170,8 @@ def test_kill_releases_the_directory(tmp_path):
         ("max_bad_steps", 99),
         ("compilation_cache", ""),
         ("data.num_workers", 1),
+        ("data.image_cache", "there"),
+        ("data.image_cache_gigabytes", 1.0),
         ("resume.allow_changes", True),
         ("distributed.process_id", 0),
     ],
@@ -182,6 +191,7 @@ def test_what_changes_no_parameter_may_change_on_resume(path, value, tmp_path):
         ("micro_batches", 2),
         ("data.root", "elsewhere"),
         ("data.max_objects", 7),
+        ("data.color_jitter", 0.1),
         ("data.validation_split", "test"),
         ("model.dropout", 0.5),
         ("model.pretrained", "a.pth"),

@@ -10,7 +10,8 @@ import numpy as np
 from frcnn_jax.checking.duplicates import Pair, find_pairs
 from frcnn_jax.checking.scan import ScannedSplit
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.transforms import choose_canvas, resized_size_of
+from frcnn_jax.data.augmentation import enlargement_note, largest_size
+from frcnn_jax.data.transforms import choose_canvas
 
 # Kinds of mistakes, what is done about each, and whether it is one: the others may be
 # as they should be. What is wrong with images that the config does not use is told.
@@ -106,14 +107,18 @@ def _check_room(split: ScannedSplit, data: DataConfig) -> Iterator[Problem]:
     """Checks that images and objects fit into batches, if they are used."""
     if not split.uses:
         return
+    if "train" not in split.uses:
+        data = data.without_augmentation()
     for image, annotation in zip(split.selected, split.source.annotations, strict=True):
         num_objects = int((~annotation.difficult).sum())
         if num_objects > data.max_objects:
             text = f"has {num_objects} objects, but max_objects is {data.max_objects}"
             yield _problem(split, "too many objects", image, text)
-        size = resized_size_of(annotation.image_size, data)
+        size = largest_size(annotation.image_size, data)
         if choose_canvas(size, data.canvases) is None:
-            text = f"has {_size(size)} pixels after resizing, too many for any canvas"
+            note = enlargement_note(annotation.image_size, data)
+            text = f"has {_size(size)} pixels after resizing{note}, too many for any "
+            text += "canvas"
             yield _problem(split, "no canvas", image, text)
 
 

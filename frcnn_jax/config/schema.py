@@ -115,6 +115,25 @@ class DataConfig(Resizing, path="data"):
     """Slots for objects per image; more in an image is an error."""
     flip_probability: Annotated[float, FRACTION] = 0.5
     """Probability of a horizontal flip in training."""
+    vertical_flip_probability: Annotated[float, FRACTION] = 0.0
+    """Probability of a vertical flip in training."""
+    rotation_probability: Annotated[float, FRACTION] = 0.0
+    """Probability of a rotation by 90, 180 or 270 degrees in training; canvases need
+    room for the images upright and on their sides."""
+    scale_range: Annotated[tuple[float, float], Range(0.1, 10)] = (1.0, 1.0)
+    """Smallest and largest factor by which the size of training images varies;
+    canvases need room for the largest."""
+    min_crop: Annotated[float, Range(0.1, 1)] = 1.0
+    """Training images are replaced by random parts of them, enlarged, with all objects;
+    the sides of a part are at least this fraction of the image's."""
+    color_jitter: Annotated[float, FRACTION] = 0.0
+    """Brightness, contrast and saturation of training images change by up to this
+    fraction."""
+    image_cache: str = ""
+    """Folder that keeps decoded and resized images for later epochs and runs; none if
+    empty."""
+    image_cache_gigabytes: Annotated[float, Range(0, 10**6)] = 20.0
+    """What the folder may hold, of 10**9 bytes; a full one keeps what it has."""
     num_workers: Annotated[int, Range(0, 1024)] = 0
     """Processes that read and resize images; 0 reads in threads of this process."""
 
@@ -126,7 +145,27 @@ class DataConfig(Resizing, path="data"):
             "test_split",
             "another split than data.train_split: shapes of one name are one data set",
         )
+        smallest, largest = self.scale_range
+        self._check(smallest <= largest, "scale_range", "the smaller factor first")
+        has_one_size = smallest == largest == self.min_crop == 1.0
+        self._check(
+            has_one_size or not self.image_cache,
+            "image_cache",
+            "none, as scale_range or min_crop makes every training image another one",
+        )
         self._check_classes()
+
+    def without_augmentation(self) -> "DataConfig":
+        """Returns what evaluation uses: nothing is random."""
+        return dataclasses.replace(
+            self,
+            flip_probability=0.0,
+            vertical_flip_probability=0.0,
+            rotation_probability=0.0,
+            scale_range=(1.0, 1.0),
+            min_crop=1.0,
+            color_jitter=0.0,
+        )
 
     def _check_classes(self) -> None:
         names = self.class_names
@@ -371,7 +410,7 @@ class Config(Section, path=""):
     work_dir: str = "runs/frcnn"
     """Run directory: config, metrics, checkpoints, evaluation and pictures."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
-    """Seed of the weights, the order of images, flips, samples and dropout."""
+    """Seed of the weights, the order of images, augmentation, samples and dropout."""
     num_steps: Annotated[int, COUNT] = 70_000
     """Updates in all."""
     num_epochs: Annotated[int | float | None, POSITIVE] = None

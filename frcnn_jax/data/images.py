@@ -14,11 +14,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from frcnn_jax.data.records import abbreviate
+from frcnn_jax.data.records import Source, abbreviate
 from frcnn_jax.errors import UserError
 
 # A path, a PIL image of any mode, or [H, W, 3] uint8 RGB.
@@ -45,6 +46,22 @@ _WHITE_16_BIT = (65535,)
 _filter_lock = threading.Lock()
 
 _logger = logging.getLogger(__name__)
+
+
+class EncodedImage(NamedTuple):
+    """An image as its file holds it."""
+
+    content: bytes
+    name: str  # what to call it in an error
+
+    def decode(self) -> Image.Image:
+        """Decodes the image to upright RGB.
+
+        Raises:
+          UserError: if it is not an image, too large or truncated.
+        """
+        with _errors_naming(self.name), _open(io.BytesIO(self.content)) as image:
+            return _to_rgb(image)
 
 
 def read_size(file: Path | io.BytesIO, name: str) -> tuple[int, int]:
@@ -107,7 +124,7 @@ def read_rgb(file: Path | io.BytesIO, name: str) -> np.ndarray:
       UserError: if the file is missing, not an image, too large or truncated.
     """
     with _errors_naming(name), _open(file) as image:
-        return _to_rgb(image)
+        return np.asarray(_to_rgb(image))
 
 
 def to_rgb(image: Image.Image, name: str = "given") -> np.ndarray:
@@ -124,7 +141,31 @@ def to_rgb(image: Image.Image, name: str = "given") -> np.ndarray:
       UserError: if the file is truncated, or a gray value is beyond 16 bits.
     """
     with _errors_naming(name):
-        return _to_rgb(image)
+        return np.asarray(_to_rgb(image))
+
+
+def read_file(path: Path) -> EncodedImage:
+    """Reads an image's file; it stays encoded.
+
+    Raises:
+      UserError: if the file cannot be read.
+    """
+    with _errors_naming(str(path)):
+        return EncodedImage(path.read_bytes(), str(path))
+
+
+def read_encoded(source: Source, index: int) -> EncodedImage | None:
+    """Reads an image of a data set without decoding it.
+
+    Args:
+      source: the data set.
+      index: of the image.
+
+    Returns:
+      What the source's own `read_encoded` returns; None if it has no such method.
+    """
+    read = getattr(source, "read_encoded", None)
+    return None if read is None else read(index)
 
 
 def find_readable(names: Sequence[str], read: Callable[[int], object]) -> list[int]:
@@ -197,14 +238,16 @@ def _open(file: Path | io.BytesIO) -> Image.Image:
         return Image.open(file)
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image) -> Image.Image:
     transpose = _TRANSPOSES.get(_orientation(image))
     if image.mode == "F" or image.mode.startswith("I"):
         image = _to_8_bits(image)
     if "transparency" in image.info:  # Pillow warns where this is more than one color.
         image = image.convert("RGBA")
-    image = image.convert("RGB")
-    return np.asarray(image if transpose is None else image.transpose(transpose))
+    if image.mode != "RGB":  # else it would be copied
+        image = image.convert("RGB")
+    image.load()
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import os
 import signal
 import time
 import weakref
@@ -16,7 +17,12 @@ from frcnn_jax.data.records import Batch
 from frcnn_jax.errors import UserError
 
 # Per process, and counted in batches: grain's default would buffer 500 of them.
-_NUM_THREADS = 4
+_NUM_AHEAD = 4
+_MAX_THREADS = 4
+
+# Smaller arrays come from a worker through its pipe: a block of shared memory each
+# would cost more than the copy.
+_MIN_SHARED_BYTES = 2**16
 
 # Iterators with workers that still exist.
 _open_iterators: weakref.WeakSet[Generator[Batch]] = weakref.WeakSet()
@@ -38,10 +44,14 @@ def read_ahead(batches: grain.MapDataset, num_workers: int) -> Generator[Batch]:
     if not flags.FLAGS.is_parsed():
         # Grain's worker processes ask for absl's flags, which only absl.app parses.
         flags.FLAGS.mark_as_parsed()
-    read_options = grain.ReadOptions(_NUM_THREADS, _NUM_THREADS)
-    dataset = batches.to_iter_dataset(read_options)
+    # More threads than cores only take one another's time and memory.
+    num_threads = (os.cpu_count() or 1) // max(num_workers, 1)
+    num_threads = max(1, min(num_threads, _MAX_THREADS))
+    dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads, _NUM_AHEAD))
     if not num_workers:
         return _iterate(dataset)
+    options = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
+    dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
     workers = grain.multiprocessing.MultiprocessingOptions(num_workers=num_workers)
     dataset = dataset.mp_prefetch(workers, _outlive_sigterm).map(_copy)
     return _close_at_exit(_iterate(dataset))

@@ -18,7 +18,7 @@ class PlannedBatch(NamedTuple):
 
     indices: np.ndarray  # [B] int, the image's index in its source.
     image_mask: np.ndarray  # [B] bool. False for the filler of a canvas's last batch.
-    flip_draws: np.ndarray  # [B] float in [0, 1), uniform; 0 in evaluation.
+    draws: np.ndarray  # [B] float in [0, 1), uniform; decide the augmentation.
     canvas_index: int  # Of all its images.
 
 
@@ -63,7 +63,7 @@ def _plan_epoch(sampler: BatchSampler, epoch: int) -> list[PlannedBatch]:
         rng.permutation(num_images),
         sampler.canvas_indices,
         sampler.batch_size,
-        flip_draws=rng.random(num_images),
+        draws=rng.random(num_images),
     )
     return [planned[index] for index in rng.permutation(sampler.steps_per_epoch)]
 
@@ -83,7 +83,7 @@ def plan_evaluation(canvas_indices: np.ndarray, batch_size: int) -> list[Planned
         np.arange(num_images),
         canvas_indices,
         batch_size,
-        flip_draws=np.zeros(num_images),
+        draws=np.zeros(num_images),
     )
 
 
@@ -92,7 +92,7 @@ def _form_batches(
     canvas_indices: np.ndarray,
     batch_size: int,
     *,
-    flip_draws: np.ndarray,
+    draws: np.ndarray,
 ) -> list[PlannedBatch]:
     """Groups images, in this order, into batches of one canvas each."""
     batches = []
@@ -101,7 +101,7 @@ def _form_batches(
         rows = np.resize(chosen, (count, batch_size))  # Repeats cyclically.
         masks = (np.arange(rows.size) < len(chosen)).reshape(rows.shape)
         batches += [
-            PlannedBatch(indices, image_mask, flip_draws[indices], canvas_index)
+            PlannedBatch(indices, image_mask, draws[indices], canvas_index)
             for indices, image_mask in zip(rows, masks, strict=True)
         ]
     return batches

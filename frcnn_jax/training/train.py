@@ -120,7 +120,8 @@ def open_splits(config: Config) -> Splits:
     sources = {n: open_source(data, split) for n, split in names.items() if split}
     class_names = sources["train"].class_names
     for name, source in sources.items():
-        choose_canvases(source, data)
+        is_augmented = name == "train"
+        choose_canvases(source, data if is_augmented else data.without_augmentation())
         if source.class_names != class_names:
             raise UserError(
                 f"data.train_split has the classes {class_names}, "

@@ -197,6 +197,8 @@ def test_every_field_has_a_help_text():
         (lambda: DataConfig(canvases=((0, 9),)), "data.canvases is ((0, 9),)"),
         (lambda: DataConfig(longer_side=500), "data.longer_side is 500"),
         (lambda: DataConfig(flip_probability=2.0), "data.flip_probability is 2"),
+        (lambda: DataConfig(scale_range=(2.0, 1.0)), "data.scale_range is (2.0, 1.0)"),
+        (lambda: DataConfig(min_crop=0.0), "data.min_crop is 0.0"),
         (lambda: ProposalConfig(iou_threshold=1.0), "proposals.iou_threshold is 1"),
         (lambda: Config(batch_size=0), "batch_size is 0"),
         (lambda: Config(batch_size=4, micro_batches=3), "batch_size is 4"),

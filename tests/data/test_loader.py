@@ -30,6 +30,16 @@ MIXED = DataConfig(
 )
 TRAINING = {"batch_size": 4, "seed": 0}
 
+AUGMENTED = dataclasses.replace(
+    CONFIG,
+    canvases=((80, 80),),
+    vertical_flip_probability=0.5,
+    rotation_probability=0.5,
+    scale_range=(0.5, 1.25),
+    min_crop=0.5,
+    color_jitter=0.3,
+)
+
 
 @pytest.fixture(scope="module")
 def shapes():
@@ -263,6 +273,69 @@ def test_worker_processes_change_nothing_also_on_resume(mixed):
     batches = take(workers, 13)
     assert_same(batches, expected[2:])
     assert all(type(array) is np.ndarray for batch in batches for array in batch)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_augmentation_depends_on_neither_workers_nor_shares_nor_resume(
+    shapes, num_workers
+):
+    expected = take(train_batches(shapes, AUGMENTED, **TRAINING), 12)
+    config = dataclasses.replace(AUGMENTED, num_workers=num_workers)
+    for start_step in (1, 5):  # Epochs begin at 0, 3, 6 and 9.
+        options = {**TRAINING, "start_step": start_step}
+        shares = [
+            take(train_batches(shapes, config, **options, **share), 12 - start_step)
+            for share in shares_of(2)
+        ]
+        assert_same(concatenate(shares), expected[start_step:])
+
+
+def test_augmentation_of_an_image_does_not_depend_on_the_batch_size(shapes):
+    def by_image(batch_size):
+        batches = train_batches(shapes, AUGMENTED, batch_size=batch_size, seed=3)
+        return {
+            int(index): image
+            for batch in take(batches, -(-NUM_IMAGES // batch_size))
+            for index, image in zip(batch.indices, batch.images, strict=True)
+        }
+
+    images = by_image(1)
+    for batch_size in (3, 10, 16):
+        for index, image in by_image(batch_size).items():
+            np.testing.assert_array_equal(image, images[index])
+
+
+def test_augmentation_differs_by_image_epoch_and_seed(shapes):
+    def sizes(seed):
+        batches = take(train_batches(shapes, AUGMENTED, batch_size=1, seed=seed), 30)
+        return [tuple(batch.image_sizes[0]) for batch in batches]
+
+    assert len(set(sizes(0))) > 20
+    assert sizes(0) != sizes(1)
+
+
+def test_evaluation_is_not_augmented(shapes):
+    plain = dataclasses.replace(CONFIG, canvases=AUGMENTED.canvases)
+    batches = evaluation_batches(shapes, AUGMENTED, batch_size=4)
+    assert_same(batches, list(evaluation_batches(shapes, plain, batch_size=4)))
+
+
+def test_difficult_objects_may_be_cut_and_stay_out_of_augmented_batches(shapes):
+    for batch in take(train_batches(shapes, AUGMENTED, **TRAINING), 6):
+        for index, mask in zip(batch.indices, batch.box_mask, strict=True):
+            assert mask.sum() == (~shapes.annotations[index].difficult).sum()
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [({"rotation_probability": 0.1}, "60x60"), ({"scale_range": (1, 1.5)}, "72x90")],
+)
+def test_augmentation_that_fits_into_no_canvas_is_refused_at_once(shapes, change, size):
+    config = dataclasses.replace(CONFIG, canvases=((48, 64),), **change)
+    message = rf"train-000000 \(with data\.scale_range .*\) is {size} .* is 48x64;"
+    with pytest.raises(UserError, match=message):
+        train_batches(shapes, config, **TRAINING)
+    assert list(evaluation_batches(shapes, config, batch_size=4))
 
 
 def test_evaluation_has_each_image_once_and_masks_the_filler(shapes):

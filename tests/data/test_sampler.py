@@ -109,11 +109,11 @@ def test_epochs_and_seeds_differ():
     assert len(orders) == 25
 
 
-def test_every_image_has_one_uniform_flip_draw_an_epoch():
+def test_every_image_has_one_uniform_draw_an_epoch():
     draws = np.full((200, 23), np.nan)
     for epoch in range(200):
         for batch in epoch_of(make_sampler(seed=3), epoch):
-            draws[epoch, batch.indices] = batch.flip_draws
+            draws[epoch, batch.indices] = batch.draws
     assert draws.min() >= 0.0
     assert draws.max() < 1.0
     # Six standard errors of 200 uniform numbers, and of all 4600.
@@ -144,4 +144,4 @@ def test_evaluation_has_each_image_once_sorted_by_canvas(batch_size):
     np.testing.assert_array_equal(real_images(batches), expected)
     for batch in batches:
         assert set(CANVASES[batch.indices]) == {batch.canvas_index}
-        assert not batch.flip_draws.any()
+        assert not batch.draws.any()

@@ -137,16 +137,3 @@ def test_a_canvas_smaller_than_the_image_is_refused(canvas):
     height, width = canvas
     with pytest.raises(UserError, match=rf"4x5 .* canvas of {height}x{width}"):
         transforms.pad_to(np.zeros((4, 5, 3), np.uint8), canvas)
-
-
-@pytest.mark.parametrize("num_boxes", [0, 1, 3])
-def test_pad_boxes_masks_the_zeros_it_appends(num_boxes):
-    boxes = np.arange(1, 1 + 4 * num_boxes, dtype=np.float32).reshape(-1, 4)
-    labels = np.arange(num_boxes, dtype=np.int32) + 5
-    padded, padded_labels, mask = transforms.pad_boxes(boxes, labels, 3)
-    np.testing.assert_array_equal(padded[:num_boxes], boxes)
-    np.testing.assert_array_equal(padded_labels[:num_boxes], labels)
-    np.testing.assert_array_equal(mask, np.arange(3) < num_boxes)
-    assert not padded[num_boxes:].any()
-    assert not padded_labels[num_boxes:].any()
-    assert (padded.dtype, padded_labels.dtype) == (np.float32, np.int32)

@@ -44,11 +44,11 @@ def run(folder: Path, picture: np.ndarray) -> dict[str, np.ndarray]:
     """Detects by ONNX Runtime; returns what is no padding."""
     import onnxruntime
 
-    index = transforms.choose_canvas_for(picture.shape[:2], RESIZING, "given")
-    canvas = RESIZING.canvases[index]
     resized, _, scale = transforms.resize(
         picture, np.zeros((0, 4), np.float32), shorter_side=96, longer_side=128
     )
+    index = transforms.choose_canvas(resized.shape[:2], RESIZING.canvases)
+    canvas = RESIZING.canvases[index]
     session = onnxruntime.InferenceSession(
         folder / f"{canvas[0]}x{canvas[1]}.onnx", providers=["CPUExecutionProvider"]
     )

@@ -74,8 +74,15 @@ class FolderSource(RawSource):
         Raises:
           UserError: if the file is broken; names its path.
         """
-        path = self._images[index].path
-        return images.read_rgb(path, str(path))
+        return np.asarray(self.read_encoded(index).decode())
+
+    def read_encoded(self, index: int) -> images.EncodedImage:
+        """Returns the file of image `index`.
+
+        Raises:
+          UserError: if it cannot be read; names its path.
+        """
+        return images.read_file(self._images[index].path)
 
 
 def _check_pixels(listed: list[ListedImage]) -> None:

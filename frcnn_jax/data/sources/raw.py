@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from frcnn_jax.data.images import find_readable
+from frcnn_jax.data.images import EncodedImage, find_readable
 from frcnn_jax.data.records import Annotation, abbreviate, drop_bad_boxes
 
 _logger = logging.getLogger(__name__)
@@ -51,6 +51,14 @@ class RawSource(abc.ABC):
           UserError: if it is broken; names it.
         """
 
+    def read_encoded(self, index: int) -> EncodedImage | None:
+        """Returns image `index` as its file holds it; None if it is drawn.
+
+        Raises:
+          UserError: if it cannot be read; names it.
+        """
+        return None
+
     def states_other_size(self, index: int, annotation: Annotation) -> bool:
         """Returns whether an annotation is probably that of other pixels.
 
@@ -82,6 +90,14 @@ class CheckedSource:
           UserError: if it is broken; names it.
         """
         return self.raw.read_image(self.indices[index])
+
+    def read_encoded(self, index: int) -> EncodedImage | None:
+        """Returns image `index` as its file holds it; None if it is drawn.
+
+        Raises:
+          UserError: if it cannot be read; names it.
+        """
+        return self.raw.read_encoded(self.indices[index])
 
 
 def check_source(raw: RawSource, *, skip_broken: bool = False) -> CheckedSource:

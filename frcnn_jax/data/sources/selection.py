@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from frcnn_jax.config import DataConfig
+from frcnn_jax.data.images import EncodedImage, read_encoded
 from frcnn_jax.data.records import Annotation, Source, abbreviate
 from frcnn_jax.errors import UserError
 
@@ -68,6 +69,10 @@ class SelectedSource:
           UserError: if it is broken; names it.
         """
         return self._source.read_image(self.indices[index])
+
+    def read_encoded(self, index: int) -> EncodedImage | None:
+        """Returns image `index` as its file holds it; None if it is drawn."""
+        return read_encoded(self._source, self.indices[index])
 
 
 def _map_classes(

@@ -70,8 +70,12 @@ class TFDSSource(RawSource):
         Raises:
           UserError: if the image is broken; names the data set and the image.
         """
-        encoded = io.BytesIO(self._records[index]["image"])
-        return images.read_rgb(encoded, self._describe(index))
+        return np.asarray(self.read_encoded(index).decode())
+
+    def read_encoded(self, index: int) -> images.EncodedImage:
+        """Returns image `index` as it is stored."""
+        content = self._records[index]["image"]
+        return images.EncodedImage(content, self._describe(index))
 
     def _describe(self, index: int) -> str:
         return f"{index} of TFDS data set {self._name}"
