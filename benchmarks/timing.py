@@ -17,7 +17,7 @@ PAUSE_S = 0.01
 # On an accelerator.
 CALLS_IN_A_ROW = 10
 # Parameters of mallopt, from malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 class Case(NamedTuple):
@@ -91,14 +91,15 @@ def measure(case: Case, repeats: int) -> Row:
 def keep_freed_memory() -> None:
     """Lets the C library reuse what a call has freed, instead of taking fresh pages.
 
-    By default it returns large blocks to the system, and smaller ones if they happen to
-    lie at the end of the heap, which differs from run to run. A fresh page costs
-    microseconds, so that luck decides some ratios.
+    By default it returns large blocks to the system, and others depending on where they
+    lie and on the thread that took them, which differs from run to run. A fresh page
+    costs microseconds, so that luck decides some ratios. Call this before JAX starts.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # glibc
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_MMAP_THRESHOLD, 2**31 - 1)
+        mallopt(_M_ARENA_MAX, 1)  # those of single threads are returned as a whole
 
 
 def time_in_turn(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
