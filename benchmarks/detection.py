@@ -15,14 +15,20 @@ import jax
 import numpy as np
 
 from benchmarks.timing import environment, time_in_turn
+from benchmarks.trainer import in_precision, matmul_precision
 from frcnn_jax import distributed
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.data.records import Batch, empty_batch
 from frcnn_jax.detector import make_detect_step
-from frcnn_jax.models.parameters import abstract_detector, flatten, random_params
+from frcnn_jax.models.parameters import (
+    Params,
+    abstract_detector,
+    flatten,
+    random_params,
+)
 
-IMAGE_SIZE, CANVAS = (600, 800), (608, 800)
-NUM_CLASSES = 20
+CANVAS, NUM_EMPTY_ROWS = (608, 800), 8
+MODEL, NUM_CLASSES = ModelConfig(), 20
 # So that random parameters find as many objects as trained ones do.
 SCORE_FACTOR = 2.0
 
@@ -37,67 +43,77 @@ def main() -> None:
     args = parser.parse_args()
     if args.only:
         side = {"ours": ours, "peer": peer}[args.only]
-        print(*time_in_turn([side(1)], args.repeats))
+        print(*time_in_turn([side(make_batch(1))], args.repeats))
         return
     print(f"{environment()}, medians of {args.repeats}\n")
     print("| | ours, ms | peer, ms | peer / ours |\n|---|---:|---:|---:|")
-    sides = [ours(1), peer(1)]
+    sides = [ours(make_batch(1)), peer(make_batch(1))]
     assert_same(*(side() for side in sides))
     print_row("in turn, one process", *time_in_turn(sides, args.repeats))
     alone = [time_alone(name, args.repeats) for name in ("ours", "peer")]
     print_row("each alone in its process", *alone)
     if args.batch_size > 1:
-        (seconds,) = time_in_turn([ours(args.batch_size)], args.repeats)
+        (seconds,) = time_in_turn([ours(make_batch(args.batch_size))], args.repeats)
         each = seconds / args.batch_size
         print(f"\nours, batch of {args.batch_size}: {each * 1e3:.0f} ms an image")
 
 
-def ours(batch_size: int) -> Callable[[], np.ndarray]:
-    config, params = ModelConfig(), parameters()
+def ours(
+    batch: Batch, model: ModelConfig = MODEL, precision: str = "tf32"
+) -> Callable[[], np.ndarray]:
+    """Returns a function that detects and returns the first image's scores."""
     mesh = distributed.make_mesh(1)
-    step = make_detect_step(abstract_detector(config, NUM_CLASSES)[0], mesh)
-    params = distributed.replicate(params, mesh)
-    batch = make_batch(batch_size)
+    graphdef, _ = abstract_detector(in_precision(model, precision), NUM_CLASSES)
+    step = make_detect_step(graphdef, mesh)
+    params = distributed.replicate(parameters(model), mesh)
+    with matmul_precision(precision):
+        compiled = step.lower(params, batch).compile()
 
     def run() -> np.ndarray:
-        detections, _, _ = jax.device_get(step(params, batch))
+        detections, _, _ = jax.device_get(compiled(params, batch))
         return detections.scores[0][detections.mask[0]]
 
     return run
 
 
-def peer(batch_size: int) -> Callable[[], np.ndarray]:
+def peer(
+    batch: Batch, model: ModelConfig = MODEL, precision: str = "tf32"
+) -> Callable[[], np.ndarray]:
+    """Returns the same function of PyTorch's."""
     import torch
 
     from benchmarks.peer_detector import PeerDetector
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    detector = PeerDetector(ModelConfig(), flatten(parameters()), device)
-    height, width = IMAGE_SIZE
-    pixels = make_batch(batch_size).images[0, :height, :width]
-    pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    detector = PeerDetector(model, flatten(parameters(model)), precision)
+    height, width = batch.image_sizes[0].astype(int)
+    pixels = np.ascontiguousarray(
+        batch.images[:, :height, :width].transpose(0, 3, 1, 2)
+    )
 
     def run() -> np.ndarray:
-        return detector(torch.tensor(pixels, device=device)).scores.cpu().numpy()
+        found = detector(torch.tensor(pixels, device=detector.device))
+        first, *_ = [each.scores.cpu().numpy() for each in found]
+        return first
 
     return run
 
 
-def parameters():
-    params = random_params(ModelConfig(), NUM_CLASSES, 0)
+def parameters(model: ModelConfig) -> Params:
+    params = random_params(model, NUM_CLASSES, 0)
     params["head"]["score"]["kernel"] *= SCORE_FACTOR
     return params
 
 
-def make_batch(batch_size: int) -> Batch:
+def make_batch(batch_size: int, canvas: tuple[int, int] = CANVAS) -> Batch:
     """The same image so many times, with something to see in every part."""
-    coarse = np.random.default_rng(0).integers(0, 256, (38, 50, 3), np.uint8)
-    batch = empty_batch(batch_size, CANVAS, max_objects=1)
-    height, width = IMAGE_SIZE
-    batch.images[:, :height, :width] = np.kron(coarse, np.ones((16, 16, 1), np.uint8))[
+    rng = np.random.default_rng(0)
+    batch = empty_batch(batch_size, canvas, max_objects=1)
+    height, width = image_size = canvas[0] - NUM_EMPTY_ROWS, canvas[1]
+    coarse = rng.integers(0, 256, (-(-height // 16), -(-width // 16), 3), np.uint8)
+    batch.images[:, :height] = np.kron(coarse, np.ones((16, 16, 1), np.uint8))[
         :height, :width
     ]
-    return batch._replace(image_sizes=np.full((batch_size, 2), IMAGE_SIZE, np.float32))
+    return batch._replace(image_sizes=np.full((batch_size, 2), image_size, np.float32))
 
 
 def time_alone(name: str, repeats: int) -> float:

@@ -1,10 +1,11 @@
 """Faster R-CNN of the VOC recipe by PyTorch's layers and torchvision's ops.
 
-It takes our parameters, so that both sides find the same objects. One image; boxes are
-`(x_min, y_min, x_max, y_max)` here, as torchvision has them.
+It takes our parameters, so that both sides find the same objects. Images are
+[B, 3, H, W]; boxes are `(x_min, y_min, x_max, y_max)` here, as torchvision has them.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +16,15 @@ from torch.nn import functional
 
 from frcnn_jax import ops
 from frcnn_jax.config import ModelConfig
+from frcnn_jax.models.faster_rcnn import POOLED_SIZE
 from frcnn_jax.models.vgg16 import BLOCKS, STRIDE
 from frcnn_jax.ops.boxes import MAX_LOG_SCALE
 
-_XYXY = [1, 0, 3, 2]  # of our order, and of deltas
+XYXY = [1, 0, 3, 2]  # of our order, and of deltas
 
 
 class Found(NamedTuple):
-    """Detections, best first."""
+    """Detections of an image, best first."""
 
     boxes: Tensor  # [D, 4]
     scores: Tensor  # [D]
@@ -30,50 +32,87 @@ class Found(NamedTuple):
 
 
 class PeerDetector:
-    """A detector; call it with an image to detect."""
+    """A detector; call it with images to detect."""
 
     def __init__(
-        self, config: ModelConfig, params: Mapping[str, np.ndarray], device: str
+        self,
+        config: ModelConfig,
+        params: Mapping[str, np.ndarray],
+        precision: str = "tf32",
     ) -> None:
-        """Converts the parameters, which are named as in `models.parameters`."""
+        """Converts the parameters, which are named as in `models.parameters`.
+
+        Args:
+          config: sizes and options.
+          params: by name.
+          precision: float32, tf32 or bfloat16; a CPU computes tf32 as float32.
+        """
         self.config = config
-        self.device = device
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        allow_tf32 = precision != "float32"
+        torch.backends.cuda.matmul.allow_tf32 = allow_tf32
+        torch.backends.cudnn.allow_tf32 = allow_tf32
+        torch.backends.cudnn.benchmark = True
+        self.autocast = functools.partial(
+            torch.autocast, self.device, torch.bfloat16, enabled=precision == "bfloat16"
+        )
         self.weights = {
-            name: self._tensor(
-                # HWIO to OIHW, or (in, out) to (out, in).
-                array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-            )
+            name: self.to_tensor(_convert(name, array), channels_last=array.ndim == 4)
             for name, array in params.items()
         }
         colors = config.preprocessing
         self.mean, self.std = (
-            self._tensor(np.array(each, np.float32)[:, None, None])
+            self.to_tensor(np.array(each, np.float32)[:, None, None])
             for each in (colors.pixel_mean, colors.pixel_std)
         )
-        self.delta_std = self._tensor(np.array(config.losses.delta_std)[_XYXY])
+        self.delta_std = self.to_tensor(np.array(config.losses.delta_std)[XYXY])
 
-    def _tensor(self, array) -> Tensor:
+    def to_tensor(self, array: np.ndarray, channels_last: bool = False) -> Tensor:
+        """Copies an array to the device as float32."""
         array = np.ascontiguousarray(array, np.float32)
-        return torch.tensor(array, device=self.device)
+        tensor = torch.tensor(array, device=self.device)
+        # Where cuDNN computes, the faster order.
+        if channels_last and self.device == "cuda":
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
 
     @torch.inference_mode()
-    def __call__(self, pixels: Tensor) -> Found:
-        """Detects objects in [3, H, W] uint8 RGB, resized but not padded."""
-        image_size = pixels.shape[1], pixels.shape[2]
-        features = self._features((pixels.float() - self.mean) / self.std)
-        proposals = self._propose(features, image_size)
-        pooled = torchvision.ops.roi_pool(
-            features, [proposals], output_size=7, spatial_scale=1 / STRIDE
+    def __call__(self, images: Tensor) -> list[Found]:
+        """Detects objects in [B, 3, H, W] uint8 RGB, resized but not padded."""
+        image_size = images.shape[2], images.shape[3]
+        options = self.config.proposals
+        with self.autocast():
+            features = self.backbone(self.normalize(images))
+            anchors = self.anchors(features)
+            proposals = [
+                self.propose(
+                    *outputs,
+                    anchors,
+                    image_size,
+                    options.pre_nms_test,
+                    options.post_nms_test,
+                )
+                for outputs in zip(*self.rpn(features), strict=True)
+            ]
+            logits, deltas = self.head(features, proposals)
+        counts = [len(each) for each in proposals]
+        each_image = zip(
+            logits.softmax(dim=1).split(counts),
+            deltas.split(counts),
+            proposals,
+            strict=True,
         )
-        x = pooled.permute(0, 2, 3, 1).flatten(1)
-        x = functional.relu(self._linear("head.fc6", x))
-        x = functional.relu(self._linear("head.fc7", x))
-        probabilities = self._linear("head.score", x).softmax(dim=1)
-        deltas = self._linear("head.delta", x).reshape(len(x), -1, 4)[..., _XYXY]
-        return self._select(probabilities, deltas, proposals, image_size)
+        return [self.select(*outputs, image_size) for outputs in each_image]
 
-    def _features(self, image: Tensor) -> Tensor:
-        x = image[None]
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turns bytes into what the backbone expects."""
+        images = (images.float() - self.mean) / self.std
+        if self.device == "cuda":
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def backbone(self, x: Tensor) -> Tensor:
+        """Returns the features of conv5_3, [B, C, H, W]."""
         for index, block in enumerate(BLOCKS):
             if index > 0:
                 x = functional.max_pool2d(x, 2)
@@ -81,41 +120,70 @@ class PeerDetector:
                 x = functional.relu(self._convolution(f"backbone.{name}", x, padding=1))
         return x
 
-    def _propose(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
-        options = self.config.proposals
+    def rpn(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns logits [B, N, 2] and deltas [B, N, 4]."""
         x = functional.relu(self._convolution("rpn.conv", features, padding=1))
         logits, deltas = (
-            self._convolution(f"rpn.{name}", x).permute(0, 2, 3, 1).reshape(-1, size)
+            self._convolution(f"rpn.{name}", x)
+            .permute(0, 2, 3, 1)
+            .reshape(len(x), -1, size)
+            .float()
             for name, size in (("score", 2), ("delta", 4))
         )
-        boxes = _decode(self._anchors(features), deltas[:, _XYXY])
+        return logits, deltas[..., XYXY]
+
+    def propose(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        image_size: tuple[int, int],
+        pre_nms: int,
+        post_nms: int,
+    ) -> Tensor:
+        """Returns an image's proposals, [P, 4]."""
+        options = self.config.proposals
+        boxes = decode(anchors, deltas)
         boxes = torchvision.ops.clip_boxes_to_image(boxes, image_size)
         large = torchvision.ops.remove_small_boxes(boxes, options.min_size)
         scores = logits.softmax(dim=1)[large, 1]
-        count = min(options.pre_nms_test, len(scores))
-        scores, order = scores.topk(count)
+        scores, order = scores.topk(min(pre_nms, len(scores)))
         boxes = boxes[large][order]
         kept = torchvision.ops.nms(boxes, scores, options.iou_threshold)
-        return boxes[kept[: options.post_nms_test]]
+        return boxes[kept[:post_nms]]
 
-    def _anchors(self, features: Tensor) -> Tensor:
-        base = ops.base_anchors(self.config.anchor_scales, self.config.anchor_ratios)
-        size = features.shape[2], features.shape[3]
-        return self._tensor(np.asarray(ops.grid_anchors(size, base))[:, _XYXY])
+    def head(self, features: Tensor, rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns logits [R, L + 1] and deltas [R, L + 1, 4] of all images' RoIs."""
+        # In float32, as torchvision has it under autocast.
+        pooled = torchvision.ops.roi_pool(
+            features.float(), list(rois), POOLED_SIZE, spatial_scale=1 / STRIDE
+        )
+        x = functional.relu(self._linear("head.fc6", pooled.flatten(1)))
+        x = functional.relu(self._linear("head.fc7", x))
+        logits, deltas = (
+            self._linear(f"head.{name}", x).float() for name in ("score", "delta")
+        )
+        return logits, deltas.reshape(len(x), -1, 4)[..., XYXY]
 
-    def _select(
+    def anchors(self, features: Tensor) -> Tensor:
+        """Returns the anchors of feature maps, [N, 4]."""
+        height, width = features.shape[2:]
+        return _anchors(self.config, (height, width), self.device)
+
+    def select(
         self,
         probabilities: Tensor,
         deltas: Tensor,
         proposals: Tensor,
         image_size: tuple[int, int],
     ) -> Found:
+        """Returns an image's detections."""
         options = self.config.detection
         scores = probabilities[:, 1:]
         rows, labels = torch.nonzero(scores > options.score_threshold, as_tuple=True)
         deltas = deltas[rows, labels + 1] * self.delta_std
         boxes = torchvision.ops.clip_boxes_to_image(
-            _decode(proposals[rows], deltas), image_size
+            decode(proposals[rows], deltas), image_size
         )
         scores = scores[rows, labels]
         kept = torchvision.ops.batched_nms(
@@ -132,9 +200,35 @@ class PeerDetector:
         return functional.linear(x, kernel, bias)
 
 
-def _decode(anchors: Tensor, deltas: Tensor) -> Tensor:
+def _convert(name: str, array: np.ndarray) -> np.ndarray:
+    """Transposes a parameter: HWIO to OIHW, and (in, out) to (out, in)."""
+    if array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)
+    if name == "head.fc6.kernel":  # it reads pooled maps as [C, P, Q] here
+        array = array.reshape(*POOLED_SIZE, -1, array.shape[1])
+        return array.transpose(3, 2, 0, 1).reshape(array.shape[3], -1)
+    return array.T
+
+
+@functools.cache
+def _anchors(config: ModelConfig, map_size: tuple[int, int], device: str) -> Tensor:
+    base = ops.base_anchors(config.anchor_scales, config.anchor_ratios)
+    anchors = np.asarray(ops.grid_anchors(map_size, base))[:, XYXY]
+    return torch.tensor(anchors, device=device)
+
+
+def decode(anchors: Tensor, deltas: Tensor) -> Tensor:
     low, high = anchors[:, :2], anchors[:, 2:]
     sizes = high - low
     centers = low + 0.5 * sizes + deltas[:, :2] * sizes
     half = 0.5 * sizes * deltas[:, 2:].clamp(max=MAX_LOG_SCALE).exp()
     return torch.cat([centers - half, centers + half], dim=1)
+
+
+def encode(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """The inverse of `decode`."""
+    (centers, sizes), (box_centers, box_sizes) = (
+        (0.5 * (x[:, :2] + x[:, 2:]), x[:, 2:] - x[:, :2]) for x in (anchors, boxes)
+    )
+    shift, scale = (box_centers - centers) / sizes, (box_sizes / sizes).log()
+    return torch.cat([shift, scale], dim=1)

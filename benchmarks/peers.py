@@ -2,7 +2,7 @@
 
 Images and maps come as NHWC, boxes as `(y_min, x_min, y_max, x_max)`; what the peer
 expects is prepared once, outside of what is timed. Each function returns one to time,
-or None where torch and torchvision are not installed.
+which takes how often to run; or None where torch and torchvision are not installed.
 """
 
 import functools
@@ -46,17 +46,18 @@ def batched_nms(boxes, scores, classes, iou_threshold: float) -> Callable:
 
 @_if_installed
 def roi(name: str, features, rois, cotangent=None, **options) -> Callable:
-    """`roi_pool` or `roi_align` of torchvision; with the gradient given a cotangent."""
+    """`roi_pool` or `roi_align` of torchvision; with the gradient given a cotangent.
+
+    It pools bfloat16 in float32, as under autocast: CUDA has no such kernel.
+    """
     rois = torch.cat([torch.zeros(len(rois), 1), _boxes(rois, "cpu")], dim=1)
     features = _tensor(features).permute(2, 0, 1)[None].contiguous()
-    rois = rois.to(features)
-    pool = functools.partial(
-        getattr(torchvision.ops, name),
-        boxes=rois,
-        output_size=7,
-        spatial_scale=1 / 16,
-        **options,
-    )
+    options |= {"boxes": rois.to(_device()), "output_size": 7, "spatial_scale": 1 / 16}
+
+    def pool(features):
+        pooled = getattr(torchvision.ops, name)(features.float(), **options)
+        return pooled.to(features.dtype)
+
     if cotangent is None:
         return _run(lambda: pool(features))
     cotangent = _tensor(cotangent).permute(0, 3, 1, 2).contiguous()
@@ -72,8 +73,13 @@ def roi(name: str, features, rois, cotangent=None, **options) -> Callable:
 @_if_installed
 def vgg16(images, cotangent, frozen_blocks: int) -> Callable:
     """Forward and backward pass of the 13 convolutions."""
-    images = _tensor(images).permute(0, 3, 1, 2).contiguous()
-    cotangent = _tensor(cotangent).permute(0, 3, 1, 2).contiguous()
+    torch.backends.cudnn.benchmark = True
+    cuda = _device() == "cuda"
+    order = torch.channels_last if cuda else torch.contiguous_format
+    images, cotangent = (
+        _tensor(x).permute(0, 3, 1, 2).contiguous(memory_format=order)
+        for x in (images, cotangent)
+    )
     channels, blocks = 3, torch.nn.ModuleList()
     for block in BLOCKS:
         layers = []
@@ -82,7 +88,7 @@ def vgg16(images, cotangent, frozen_blocks: int) -> Callable:
             layers += [torch.nn.ReLU()]
             channels = out_channels
         blocks.append(torch.nn.Sequential(*layers))
-    blocks.to(images)
+    blocks.to(images).to(memory_format=order)
 
     def run():
         blocks.zero_grad()
@@ -99,10 +105,11 @@ def vgg16(images, cotangent, frozen_blocks: int) -> Callable:
 
 
 def _run(function: Callable) -> Callable:
-    """Waits for an accelerator, as `block_until_ready` does."""
+    """Runs so many times, then waits for an accelerator as `block_until_ready` does."""
 
-    def run():
-        function()
+    def run(times: int):
+        for _ in range(times):
+            function()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 

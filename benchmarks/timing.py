@@ -1,5 +1,6 @@
 """Times functions side by side: interleaved, in one process, medians."""
 
+import ctypes
 import os
 import platform
 import statistics
@@ -13,6 +14,10 @@ from frcnn_jax.evaluation.environment import processor_name
 
 # Between two runs, so that the threads of the one before are asleep.
 PAUSE_S = 0.01
+# On an accelerator.
+CALLS_IN_A_ROW = 10
+# Parameters of mallopt, from malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Case(NamedTuple):
@@ -22,8 +27,9 @@ class Case(NamedTuple):
     size: str
     function: Callable  # of JAX
     arguments: tuple
-    peer: Callable[[], Any] | None = None
-    target: str = ""
+    peer: Callable[[int], Any] | None = None  # called with how often to run
+    min_ratio: float | None = None  # the target, of the peer's time to ours
+    goal: str = ""  # another one, in words
 
 
 class Row(NamedTuple):
@@ -35,14 +41,21 @@ class Row(NamedTuple):
     compile_seconds: float
     memory: int  # bytes of results and temporary arrays
 
+    @property
+    def ratio(self) -> float | None:
+        """The peer's time divided by ours."""
+        return self.peer_seconds and self.peer_seconds / self.seconds
+
     def __str__(self) -> str:
         peer = ratio = "-"
-        if self.peer_seconds is not None:
+        if self.ratio is not None:
             peer = f"{self.peer_seconds * 1e3:.1f}"
-            ratio = f"{self.peer_seconds / self.seconds:.2f}"
+            ratio = f"{self.ratio:.2f}"
+        minimum = self.case.min_ratio
+        target = self.case.goal if minimum is None else f">= {minimum}"
         return (
             f"| {self.case.name} | {self.case.size} | {self.seconds * 1e3:.1f} "
-            f"| {peer} | {ratio} | {self.case.target} | {self.compile_seconds:.1f} "
+            f"| {peer} | {ratio} | {target} | {self.compile_seconds:.1f} "
             f"| {self.memory / 2**20:.0f} |"
         )
 
@@ -60,17 +73,32 @@ def measure(case: Case, repeats: int) -> Row:
     compile_seconds = time.perf_counter() - begin
     memory = compiled.memory_analysis()
 
-    runs = [lambda: jax.block_until_ready(compiled(*arguments))]
+    # An accelerator computes while the host prepares the next call.
+    times = 1 if jax.default_backend() == "cpu" else CALLS_IN_A_ROW
+    runs = [lambda: jax.block_until_ready([compiled(*arguments) for _ in range(times)])]
     if case.peer is not None:
-        runs.append(case.peer)
+        runs.append(lambda: case.peer(times))
     medians = time_in_turn(runs, repeats)
     return Row(
         case,
-        medians[0],
-        medians[1] if case.peer else None,
+        medians[0] / times,
+        medians[1] / times if case.peer else None,
         compile_seconds,
         memory.temp_size_in_bytes + memory.output_size_in_bytes,
     )
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library reuse what a call has freed, instead of taking fresh pages.
+
+    By default it returns large blocks to the system, and smaller ones if they happen to
+    lie at the end of the heap, which differs from run to run. A fresh page costs
+    microseconds, so that luck decides some ratios.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_MMAP_THRESHOLD, 2**31 - 1)
 
 
 def time_in_turn(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
