@@ -167,6 +167,7 @@ def peer_loader(
             for each in planned
         ),
         num_workers=config.num_workers,
+        multiprocessing_context="spawn" if config.num_workers else None,
         collate_fn=functools.partial(collate, config),
     )
 

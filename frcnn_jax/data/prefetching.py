@@ -24,6 +24,9 @@ _MAX_THREADS = 4
 # would cost more than the copy.
 _MIN_SHARED_BYTES = 2**16
 
+# The largest block from which glibc learns, see `_keep_freed_memory`.
+_LEARNED_BYTES = 31 * 2**20
+
 # Iterators with workers that still exist.
 _open_iterators: weakref.WeakSet[Generator[Batch]] = weakref.WeakSet()
 
@@ -44,6 +47,7 @@ def read_ahead(batches: grain.MapDataset, num_workers: int) -> Generator[Batch]:
     if not flags.FLAGS.is_parsed():
         # Grain's worker processes ask for absl's flags, which only absl.app parses.
         flags.FLAGS.mark_as_parsed()
+    _keep_freed_memory()
     # More threads than cores only take one another's time and memory.
     num_threads = (os.cpu_count() or 1) // max(num_workers, 1)
     num_threads = max(1, min(num_threads, _MAX_THREADS))
@@ -53,13 +57,23 @@ def read_ahead(batches: grain.MapDataset, num_workers: int) -> Generator[Batch]:
     options = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
     dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
     workers = grain.multiprocessing.MultiprocessingOptions(num_workers=num_workers)
-    dataset = dataset.mp_prefetch(workers, _outlive_sigterm).map(_copy)
+    dataset = dataset.mp_prefetch(workers, _init_worker).map(_copy)
     return _close_at_exit(_iterate(dataset))
 
 
-def _outlive_sigterm(worker_index: int, num_workers: int) -> None:
-    """Ignores SIGTERM in a worker: the last steps may still need it."""
+def _init_worker(worker_index: int, num_workers: int) -> None:
+    """Prepares a worker, which ignores SIGTERM: the last steps may still need it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Lets freed memory be used again, up to 62 MiB, instead of giving it back.
+
+    glibc gives back more than twice the largest block that it has seen freed. Fresh
+    pages took a quarter of the time that an image takes.
+    """
+    np.empty(_LEARNED_BYTES, np.uint8)
 
 
 def _iterate(dataset: grain.IterDataset) -> Generator[Batch]:
