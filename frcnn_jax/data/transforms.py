@@ -118,7 +118,7 @@ def resize_part(image: Image.Image, window: Window, new_size: Size) -> np.ndarra
       new_size: (height, width) of the result.
 
     Returns:
-      [*new_size, 3] uint8.
+      [H, W, 3] uint8, with (H, W) of `new_size`.
     """
     y_min, x_min, y_max, x_max = window
     box = (x_min, y_min, x_max, y_max)
