@@ -30,7 +30,7 @@ class Augmentation(NamedTuple):
         """Changes a resized image and its boxes.
 
         Args:
-          image: [H, W, 3] uint8 of that size, the window after `transforms.resize_part`.
+          image: [H, W, 3] uint8, the window after `transforms.resize_part`.
           boxes: [N, 4] boxes inside of the window, pixels of the original image.
 
         Returns:
