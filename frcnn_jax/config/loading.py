@@ -68,6 +68,9 @@ def override_config(config: Config, arguments: Sequence[str], program: str) -> C
     """
     import tyro  # here, since only the command line needs it
 
+    names = {argument.split("=")[0].replace("_", "-") for argument in arguments}
+    if "--num-steps" in names and "--num-epochs" not in names:
+        config = dataclasses.replace(config, num_epochs=None)  # which would win
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):

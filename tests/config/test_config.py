@@ -134,6 +134,23 @@ def test_command_line_takes_canvases_as_a_flat_list_of_sides():
     assert config.data.canvases == ((608, 1008), (1008, 608))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--num-steps 3", (3, None)),
+        ("--num_steps=3", (3, None)),
+        ("--num-epochs 2", (70_000, 2)),
+        ("--num-steps 3 --num-epochs 2", (3, 2)),
+        ("--seed 1", (70_000, 40)),
+    ],
+)
+def test_steps_of_the_command_line_replace_the_epochs_of_the_config(
+    arguments, expected
+):
+    config = override_config(Config(num_epochs=40), arguments.split(), "train.py")
+    assert (config.num_steps, config.num_epochs) == expected
+
+
 def test_compute_dtype_of_the_command_line_survives_json(tmp_path):
     arguments = ["--model.compute-dtype", "bfloat16"]
     config = override_config(Config(), arguments, "train.py")
