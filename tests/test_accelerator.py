@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.slow
+
 
 def run(module: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -126,7 +128,6 @@ def test_section_that_fails_says_why(tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_blood_cells_are_trained_on(data_root, tmp_path):
     path = tmp_path / "figures.json"
     arguments = ("--tiny", "--only", "blood_cells", "--data", data_root)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from frcnn_jax.data.sources import open_source
@@ -15,6 +16,8 @@ from frcnn_jax.models.parameters import random_params
 from tests.helpers import formats, tiny
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+pytestmark = pytest.mark.slow
 
 
 def run(name: str, *arguments: object, **environment: str) -> list[str]:
