@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.progress import track
-
 from frcnn_jax.checking.duplicates import Look, look_at
+from frcnn_jax.checking.progress import show_progress
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import Annotation, BadBox, Source, check_boxes
 from frcnn_jax.data.sources import open_raw, open_rest
@@ -104,15 +102,6 @@ def _scan_images(
         except UserError as error:
             return str(error)
 
-    console = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(
-            track(
-                threads.map(read, range(num_images)),
-                f"reading {name}",
-                total=num_images,
-                console=console,
-                disable=not console.is_terminal,
-                transient=True,
-            )
-        )
+        scanned = threads.map(read, range(num_images))
+        return list(show_progress(scanned, f"reading {name}", num_images))

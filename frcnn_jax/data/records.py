@@ -278,6 +278,24 @@ def abbreviate(names: Sequence[str]) -> str:
     return f"{text} and {num_more} more" if num_more > 0 else text
 
 
+def check_classes(name: str, class_names: Sequence[str], source: Source) -> None:
+    """Checks that a detector and a data set have the same classes, in the same order.
+
+    Args:
+      name: what to call the detector in the error.
+      class_names: of the detector.
+      source: the data set.
+
+    Raises:
+      UserError: if they differ.
+    """
+    if tuple(class_names) != tuple(source.class_names):
+        raise UserError(
+            f"{name}: its classes are {', '.join(class_names)}, those of the data set "
+            f"{', '.join(source.class_names)}, expected the same"
+        )
+
+
 def check_max_objects(annotations: Sequence[Annotation], max_objects: int) -> None:
     """Checks that the boxes of every image fit into a batch (difficult ones stay out).
 

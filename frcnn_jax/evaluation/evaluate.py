@@ -27,7 +27,13 @@ from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.config.loading import read_config
 from frcnn_jax.config.preprocessing import check_preprocessing
 from frcnn_jax.data.loader import evaluation_batches
-from frcnn_jax.data.records import Batch, ImageDetections, Source, fingerprint
+from frcnn_jax.data.records import (
+    Batch,
+    ImageDetections,
+    Source,
+    check_classes,
+    fingerprint,
+)
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector, detect_in_original_pixels
 from frcnn_jax.errors import UserError
@@ -99,7 +105,7 @@ def evaluate_run(
         config.model.preprocessing,
         f"{work_dir}/config.json",
     )
-    _check_classes(detector.source, detector.class_names, source)
+    check_classes(detector.source, detector.class_names, source)
     return evaluate(detector, source, config, work_dir, split=split, step=step)
 
 
@@ -367,19 +373,11 @@ def _detector_for(weights: Weights, config: Config, source: Source) -> Detector:
     name = f"{weights.source}, SHA-256 {weights.sha256}"
     detector = dataclasses.replace(detector, source=name)
     if weights.layout == OWN_FORMAT and weights.spec is not None:
-        _check_classes(weights.source, weights.spec.class_names, source)
+        check_classes(weights.source, weights.spec.class_names, source)
     shapes = parameter_shapes(detector.params)
     for line in describe(weights, shapes, shapes):
         _logger.info(line)
     return detector
-
-
-def _check_classes(name: str, class_names: tuple[str, ...], source: Source) -> None:
-    if class_names != tuple(source.class_names):
-        raise UserError(
-            f"{name}: its classes are {', '.join(class_names)}, those of the data set "
-            f"{', '.join(source.class_names)}, expected the same"
-        )
 
 
 def _show(
