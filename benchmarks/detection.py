@@ -7,13 +7,13 @@ own; figures are medians.
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from benchmarks import sides
 from benchmarks.timing import environment, time_in_turn
 from benchmarks.trainer import in_precision, matmul_precision
 from frcnn_jax import distributed
@@ -37,21 +37,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=11)
+    sides.add_arguments(parser, repeats=11)
     parser.add_argument("--batch-size", type=int, default=1, help="time ours so, too")
-    parser.add_argument("--only", choices=("ours", "peer"), help="one side, alone")
     args = parser.parse_args()
+    both = {"ours": lambda: ours(make_batch(1)), "peer": lambda: peer(make_batch(1))}
     if args.only:
-        side = {"ours": ours, "peer": peer}[args.only]
-        print(*time_in_turn([side(make_batch(1))], args.repeats))
+        sides.time_one(both[args.only], args.repeats)
         return
-    print(f"{environment()}, medians of {args.repeats}\n")
-    print("| | ours, ms | peer, ms | peer / ours |\n|---|---:|---:|---:|")
-    sides = [ours(make_batch(1)), peer(make_batch(1))]
-    assert_same(*(side() for side in sides))
-    print_row("in turn, one process", *time_in_turn(sides, args.repeats))
-    alone = [time_alone(name, args.repeats) for name in ("ours", "peer")]
-    print_row("each alone in its process", *alone)
+    print(f"{environment()}, medians of {args.repeats}\n\n{sides.HEADER}")
+    sides.compare(
+        "benchmarks.detection", "detection", both, args.repeats, check=assert_same
+    )
     if args.batch_size > 1:
         (seconds,) = time_in_turn([ours(make_batch(args.batch_size))], args.repeats)
         each = seconds / args.batch_size
@@ -116,26 +112,10 @@ def make_batch(batch_size: int, canvas: tuple[int, int] = CANVAS) -> Batch:
     return batch._replace(image_sizes=np.full((batch_size, 2), image_size, np.float32))
 
 
-def time_alone(name: str, repeats: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.detection", "--only", name]
-    done = subprocess.run(
-        [*command, "--repeats", str(repeats)], check=True, capture_output=True
-    )
-    return float(done.stdout.split()[-1])
-
-
 def assert_same(scores: np.ndarray, peer_scores: np.ndarray) -> None:
     """Checks that both sides do the same work."""
     print(f"both find {len(scores)} and {len(peer_scores)} objects\n", file=sys.stderr)
     np.testing.assert_allclose(scores, peer_scores, atol=1e-3)
-
-
-def print_row(name: str, seconds: float, peer_seconds: float) -> None:
-    ratio = peer_seconds / seconds
-    print(
-        f"| {name} | {seconds * 1e3:.0f} | {peer_seconds * 1e3:.0f} | {ratio:.2f} |",
-        flush=True,
-    )
 
 
 if __name__ == "__main__":

@@ -153,7 +153,11 @@ def promote_products(arrays: T, /, *, dtype: Any = None, **_: Any) -> T:
 
 
 def _kernel_gradient(x, kernel, gradient, padding):
-    """Adds up the products of one block of rows after the other."""
+    """Adds up the products of one block of rows after the other.
+
+    They are transposed, [O, I]: so the gradient's block is transposed once for all
+    taps, where otherwise each tap's features would be.
+    """
     height, width = gradient.shape[1:3]
     num_blocks = min(height, -(-gradient[..., 0].size // BLOCK_CELLS))
     num_rows = -(-height // num_blocks)
@@ -172,9 +176,9 @@ def _kernel_gradient(x, kernel, gradient, padding):
         products = [
             [
                 jnp.einsum(
-                    "bhwi,bhwo->io",
-                    rows[:, m : m + num_rows, n : n + width],
+                    "bhwo,bhwi->oi",
                     rows_gradient,
+                    rows[:, m : m + num_rows, n : n + width],
                     preferred_element_type=jnp.float32,
                 )
                 for n in range(kernel.shape[1])
@@ -183,6 +187,6 @@ def _kernel_gradient(x, kernel, gradient, padding):
         ]
         return total + jnp.array(products), None
 
-    total = jnp.zeros(kernel.shape, jnp.float32)
+    total = jnp.zeros_like(kernel.swapaxes(2, 3), jnp.float32)
     total, _ = jax.lax.scan(add_block, total, jnp.arange(num_blocks))
-    return total.astype(kernel.dtype)
+    return total.swapaxes(2, 3).astype(kernel.dtype)
