@@ -23,6 +23,7 @@ def model(tmp_path_factory) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_every_canvas_and_batch_size_is_timed_and_printed(model, capsys):
     timings = benchmark(model, "latest", batch_sizes=[1, 2], repeats=3)
     measured = [(timing.canvas, timing.batch_size) for timing in timings]

@@ -159,6 +159,7 @@ def test_jax_is_not_needed(photos, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_labels_that_a_detector_disputes_are_told_and_shown(
     tmp_path, capsys, monkeypatch
 ):

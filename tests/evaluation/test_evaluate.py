@@ -150,6 +150,7 @@ def test_detector_of_no_run_takes_the_plain_names_in_a_directory_of_its_own(
     assert files == {"evaluation.json", "evaluation.npz", "pictures"}
 
 
+@pytest.mark.slow
 def test_figures_table_and_pictures_are_written(tmp_path, capsys):
     detector = Detector(
         tiny.SPEC, random_params(tiny.MODEL, tiny.NUM_CLASSES, 0), "random"

@@ -124,6 +124,7 @@ def refusal(folder: Path) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_example_without_frcnn_jax_finds_the_same_to_the_bit(detector, whole, tmp_path):
     pictures = draw(tmp_path, SIZES)
     expected = [row for picture in pictures for row in rows(detector, picture)]

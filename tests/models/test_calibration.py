@@ -75,6 +75,7 @@ def test_complete_backbone_is_taken_as_it_is(detector):
         np.testing.assert_array_equal(array, arrays.get(name, before[name]))
 
 
+@pytest.mark.slow
 def test_partial_backbone_keeps_features_up_to_one_factor(detector):
     arrays = first_layers(7)
     assert is_partial(arrays)

@@ -83,6 +83,7 @@ def test_resumed_run_equals_the_whole_one_bit_for_bit(run, tmp_path, monkeypatch
     assert evaluation == run[1]
 
 
+@pytest.mark.slow
 def test_run_in_a_thread_is_the_run_of_the_main_one(run, tmp_path):
     results = []
     config = config_in(tmp_path / "run")
@@ -93,6 +94,7 @@ def test_run_in_a_thread_is_the_run_of_the_main_one(run, tmp_path):
     assert repeatable_rows(tmp_path / "run") == repeatable_rows(run[0])
 
 
+@pytest.mark.slow
 def test_run_is_extended_and_never_shortened(run, tmp_path):
     folder = tmp_path / "run"
     train.train(config_in(folder, num_steps=4))
