@@ -51,9 +51,7 @@ class PeerTrainer:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         self.optimizer = self._make_optimizer(optimizer)
-        # A view's strides would stay, and with channels last a CPU is slow backward.
-        pixels = np.ascontiguousarray(batch.images.transpose(0, 3, 1, 2))
-        self.images = torch.tensor(pixels, device=device)
+        self.images = torch.tensor(batch.images.transpose(0, 3, 1, 2), device=device)
         self.boxes, self.labels = [], []
         for boxes, labels, mask in zip(
             batch.boxes, batch.labels, batch.box_mask, strict=True

@@ -1,9 +1,9 @@
 """Times the training step beside PyTorch's: `python -m benchmarks.step`.
 
 The VOC recipe at full width, one image, 20 objects, in float32. The peer has the same
-parameters, layers, losses and samples, by PyTorch and torchvision, and SGD by its fused
-kernel. Both run in turn in one process, and then each alone in its own; figures are
-medians. `--memory` states what the step needs instead.
+parameters, layers, losses and numbers of samples, by PyTorch and torchvision, and SGD
+by its fused kernel. Both run in turn in one process, and then each alone in its own;
+figures are medians. `--memory` states what the step needs instead.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from frcnn_jax.config import ModelConfig
 from frcnn_jax.models.parameters import flatten, random_params
 
 CANVASES = ((608, 800), (304, 400))
-# Of 16:9, the largest that the recipe's rule resizes to 600 x 1000.
+# The canvas of the largest images that the recipe's rule makes, 600 x 1000.
 MEMORY_CANVAS, MEMORY_BATCH_SIZES = (608, 1008), (1, 2, 8)
 MODEL, PRECISION = ModelConfig(), "float32"
 
@@ -85,7 +85,8 @@ def print_memory() -> None:
             Trainer(dataclasses.replace(MODEL, frozen_blocks=each), batch, PRECISION)
             for each in (2, 0)
         )
-        print(f"| {batch_size} | {_mebibytes(frozen)} | {_mebibytes(trained)} |")
+        row = f"| {batch_size} | {_mebibytes(frozen)} | {_mebibytes(trained)} |"
+        print(row, flush=True)
 
 
 def _mebibytes(trainer: Trainer) -> str:
