@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Key
 
-from frcnn_jax.models.layers import promote_products
+from frcnn_jax.models.layers import multiply, promote_products
 from frcnn_jax.ops.sampling import split_key, uniform
 
 
@@ -48,6 +48,7 @@ class RoIHead(nnx.Module):
             kernel_init=nnx.initializers.he_normal(),
             dtype=compute_dtype,
             promote_dtype=promote_products,
+            dot_general=multiply,
             rngs=rngs,
         )
         self.fc6 = hidden(in_features)

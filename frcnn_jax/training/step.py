@@ -192,13 +192,17 @@ def _update(
 def _norm_by_parts(tree: Params) -> Array:
     """Returns the norm of all arrays; none of their squares leaves the cache.
 
-    XLA's CPU backend stores the squares of a whole array before it adds them up.
+    XLA's CPU backend stores the squares of a whole array before it adds them up. Parts
+    are whole slices of the last two axes, since XLA may keep those transposed.
     """
 
     def sum_of_squares(x: Array) -> Array:
-        num_parts = math.gcd(x.size, 1 << (x.size // PART_SIZE).bit_length())
+        num_parts = math.prod(x.shape[:-2])
+        if x.ndim <= 2:
+            num_parts = math.gcd(x.shape[0], 1 << (x.size // PART_SIZE).bit_length())
         return jax.lax.map(
-            lambda part: jnp.square(part).sum(), x.reshape(num_parts, -1)
+            lambda part: jnp.square(part).sum(),
+            x.reshape(num_parts, -1, x.shape[-1]),
         ).sum()
 
     return jnp.sqrt(sum(map(sum_of_squares, jax.tree.leaves(tree))))
