@@ -1,7 +1,7 @@
 """Faster R-CNN: from images to training losses, and from images to detections.
 
-Convolutions run on the batch. Everything after them is written for one image, with the
-functions of `frcnn_jax.ops`, under a single `jax.vmap`. Boxes are
+The networks run on the batch. Everything between them is written for one image, with
+the functions of `frcnn_jax.ops`, under `jax.vmap`. Boxes are
 `(y_min, x_min, y_max, x_max)` in pixels of the resized image.
 """
 
@@ -40,15 +40,18 @@ class DenseOutputs(NamedTuple):
 
 
 class TrainingStages(NamedTuple):
-    """What the losses of one image are computed from, in the order of computation."""
+    """What the losses are computed from, in the order of computation.
 
-    anchors: Array  #: [N, 4]
-    anchor_targets: ops.AnchorTargets  #: of N anchors
-    proposals: ops.Proposals  #: P of them
-    proposal_targets: ops.ProposalTargets  #: of R sampled RoIs
-    pooled: Array  #: [R, 7, 7, C]
-    roi_logits: Array  #: [R, L + 1]
-    roi_deltas: Array  #: [R, L + 1, 4], normalized
+    Under `jax.vmap` the same fields without B describe one image.
+    """
+
+    anchors: Array  #: [B, N, 4]
+    anchor_targets: ops.AnchorTargets  #: of N anchors an image
+    proposals: ops.Proposals  #: P an image
+    proposal_targets: ops.ProposalTargets  #: of R sampled RoIs an image
+    pooled: Array  #: [B, R, 7, 7, C]
+    roi_logits: Array  #: [B, R, L + 1]
+    roi_deltas: Array  #: [B, R, L + 1, 4], normalized
 
 
 class Losses(NamedTuple):
@@ -163,12 +166,8 @@ class FasterRCNN(nnx.Module):
         Returns:
           The losses and what they were computed from, arrays of [B].
         """
-        batch = keys, outputs, gt_boxes, gt_labels, gt_mask
-        if keys.shape[0] > 1:
-            return jax.vmap(self._image_losses)(*batch)
-        # Without an axis of one image its fc6 is faster on the CPU: see `multiply`.
-        image = jax.tree.map(lambda x: x[0], batch)
-        return jax.tree.map(lambda x: x[None], self._image_losses(*image))
+        stages = self.stages(keys, outputs, gt_boxes, gt_labels, gt_mask)
+        return jax.vmap(self._image_losses)(stages, outputs, gt_boxes, gt_mask)
 
     def detect(self, outputs: DenseOutputs) -> ops.Detections:
         """Finds the objects of every image.
@@ -194,32 +193,64 @@ class FasterRCNN(nnx.Module):
         """
         return jax.vmap(self._image_proposals)(outputs)
 
-    def image_stages(
+    def stages(
         self,
-        key: Key[Array, ""],
+        keys: Key[Array, " b"],
         outputs: DenseOutputs,
-        gt_boxes: Float[Array, "m 4"],
-        gt_labels: Int[Array, " m"],
-        gt_mask: Bool[Array, " m"],
+        gt_boxes: Float[Array, "b m 4"],
+        gt_labels: Int[Array, "b m"],
+        gt_mask: Bool[Array, "b m"],
     ) -> TrainingStages:
-        """Samples anchors and proposals of one image, and runs the head on the latter.
+        """Samples anchors and proposals of every image; the head classifies the latter.
 
         Args:
-          key: PRNG key of the image's samples and dropout.
-          outputs: of one image, without the batch axis.
-          gt_boxes: [M, 4] objects, padded.
-          gt_labels: [M] classes, from 0.
-          gt_mask: [M] which objects are real.
+          keys: [B] PRNG keys, one per image, for its samples and dropout.
+          outputs: of `__call__`.
+          gt_boxes: [B, M, 4] objects, padded.
+          gt_labels: [B, M] classes, from 0.
+          gt_mask: [B, M] which objects are real.
 
         Returns:
           Everything that the losses are computed from.
         """
-        anchor_key, roi_key, dropout_key = split_key(key, 3)
-        options = self.config.proposals
+        keys = jax.vmap(split_key, (0, None))(keys, 3)
+        anchors, anchor_targets, proposals, targets, pooled = jax.vmap(
+            self._image_samples
+        )(keys[:, :2], outputs, gt_boxes, gt_labels, gt_mask)
+        # All images' RoIs are the rows of one product for each layer.
+        roi_logits, roi_deltas = self.head(
+            pooled.reshape(-1, *pooled.shape[2:]), keys[:, 2]
+        )
+        return TrainingStages(
+            anchors,
+            anchor_targets,
+            proposals,
+            targets,
+            pooled,
+            roi_logits.reshape(*pooled.shape[:2], -1),
+            roi_deltas.reshape(*pooled.shape[:2], -1, 4),
+        )
+
+    def _image_samples(
+        self,
+        keys: Key[Array, "2"],
+        outputs: DenseOutputs,
+        gt_boxes: Float[Array, "m 4"],
+        gt_labels: Int[Array, " m"],
+        gt_mask: Bool[Array, " m"],
+    ) -> tuple[
+        Float[Array, "n 4"],
+        ops.AnchorTargets,
+        ops.Proposals,
+        ops.ProposalTargets,
+        Float[Array, "r p q c"],
+    ]:
+        """Computes the stages of one image that come before the head."""
         anchors = self._anchors(outputs)
+        options = self.config.proposals
         # Stage 1: the region proposal network learns from sampled anchors.
         anchor_targets = ops.anchor_targets(
-            anchor_key,
+            keys[0],
             anchors,
             gt_boxes,
             gt_mask,
@@ -231,7 +262,7 @@ class FasterRCNN(nnx.Module):
             outputs, anchors, options.pre_nms_train, options.post_nms_train
         )
         targets = ops.proposal_targets(
-            roi_key,
+            keys[1],
             proposals.boxes,
             proposals.mask,
             gt_boxes,
@@ -240,21 +271,16 @@ class FasterRCNN(nnx.Module):
             **vars(self.config.proposal_targets),
         )
         pooled = self._pool(outputs, targets.rois)
-        roi_logits, roi_deltas = self.head(pooled, dropout_key)
-        return TrainingStages(
-            anchors, anchor_targets, proposals, targets, pooled, roi_logits, roi_deltas
-        )
+        return anchors, anchor_targets, proposals, targets, pooled
 
     def _image_losses(
         self,
-        key: Key[Array, ""],
+        stages: TrainingStages,
         outputs: DenseOutputs,
         gt_boxes: Float[Array, "m 4"],
-        gt_labels: Int[Array, " m"],
         gt_mask: Bool[Array, " m"],
     ) -> tuple[Losses, SamplingStats]:
         """Computes the losses of one image."""
-        stages = self.image_stages(key, outputs, gt_boxes, gt_labels, gt_mask)
         options = self.config.losses
         rpn_losses = ops.rpn_loss(
             outputs.logits,

@@ -16,8 +16,9 @@ T = TypeVar("T", bound=tuple[Any, ...])
 MIN_CHANNELS = 64
 # Cells of the map in one matrix product: they and their gradients stay in the cache.
 BLOCK_CELLS = 1536
-# For at most so many rows XLA's CPU library copies the whole kernel of a product.
-MAX_COPIED_ROWS = 128
+# XLA's CPU library copies the kernel of a product of at most so many rows, and is
+# fastest without a copy where it gets so many at once.
+MAX_COPIED_ROWS, FEW_ROWS = 128, 64
 
 
 def convolve(
@@ -86,11 +87,12 @@ def multiply(
     dimension_numbers: jax.lax.DotDimensionNumbers,
     **options: Any,
 ) -> Float[Array, "r o"]:
-    """Multiplies rows by a kernel; few rows are transposed, for speed on the CPU.
+    """Multiplies rows by a kernel, without a copy of the kernel on the CPU.
 
-    For use as `nnx.Linear(..., dot_general=multiply)`. For 128 RoIs or fewer XLA's
-    CPU library rearranges a copy of the kernel, forward and backward: 392 MiB for fc6.
-    It needs none where the rows are transposed in memory, which the barrier ensures.
+    For use as `nnx.Linear(..., dot_general=multiply)`. For 128 rows or fewer, the RoIs
+    of one image, XLA's CPU library rearranges the kernel in a copy, forward and
+    backward: 392 MiB for fc6. It needs none where the rows are transposed in memory,
+    which the barrier ensures.
 
     Args:
       x: [R, I] rows.
@@ -101,10 +103,25 @@ def multiply(
     Returns:
       [R, O] rows.
     """
-    if x.shape[0] > MAX_COPIED_ROWS:
+    num_rows = x.shape[0]
+    if num_rows > MAX_COPIED_ROWS:
         return jax.lax.dot_general(x, kernel, dimension_numbers, **options)
-    columns = jax.lax.optimization_barrier(x.T)
-    return jax.lax.dot_general(columns, kernel, (((0,), (0,)), ((), ())), **options)
+
+    def product(x: Array, kernel: Array) -> Array:
+        columns = jax.lax.optimization_barrier(x.T)
+        return jax.lax.dot_general(columns, kernel, (((0,), (0,)), ((), ())), **options)
+
+    @jax.custom_jvp
+    def apply(x: Array, kernel: Array) -> Array:
+        parts = jnp.array_split(x, -(-num_rows // FEW_ROWS))
+        return jnp.concatenate([product(part, kernel) for part in parts])
+
+    @apply.defjvp
+    def differentiate(primals, tangents):
+        (x, kernel), (dx, dkernel) = primals, tangents
+        return apply(x, kernel), product(dx, kernel) + product(x, dkernel)
+
+    return apply(x, kernel)
 
 
 def downsample(

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -59,27 +60,29 @@ class RoIHead(nnx.Module):
         self.delta = output((num_classes + 1) * 4, kernel_init=normal(0.001))
 
     def __call__(
-        self, pooled: Float[Array, "r p q c"], key: Key[Array, ""] | None = None
+        self, pooled: Float[Array, "r p q c"], keys: Key[Array, " b"] | None = None
     ) -> tuple[Float[Array, "r l"], Float[Array, "r l 4"]]:
         """Computes scores and deltas of every class for every RoI.
 
         Args:
-          pooled: [R, P, Q, C] features of the RoIs.
-          key: PRNG key of the dropout; without one there is no dropout.
+          pooled: [R, P, Q, C] features of the RoIs of B images, one after the other.
+          keys: [B] PRNG keys of their dropout; without them there is no dropout.
 
         Returns:
           logits [R, L + 1], column 0 the background, and deltas [R, L + 1, 4].
         """
-        keys = (None, None) if key is None else split_key(key, 2)
         x = pooled.reshape(pooled.shape[0], -1)
-        x = self._drop(self.activation(self.fc6(x)), keys[0])
-        x = self._drop(self.activation(self.fc7(x)), keys[1])
+        split = jax.vmap(split_key, (0, None), 1)
+        first, second = (None, None) if keys is None else split(keys, 2)
+        x = self._drop(self.activation(self.fc6(x)), first)
+        x = self._drop(self.activation(self.fc7(x)), second)
         return self.score(x), self.delta(x).reshape(x.shape[0], -1, 4)
 
     def _drop(
-        self, x: Float[Array, "r c"], key: Key[Array, ""] | None
+        self, x: Float[Array, "r c"], keys: Key[Array, " b"] | None
     ) -> Float[Array, "r c"]:
-        if key is None or self.dropout == 0.0:
+        if keys is None or self.dropout == 0.0:
             return x
-        keep = uniform(key, x.size).reshape(x.shape) < 1.0 - self.dropout
+        values = jax.vmap(uniform, (0, None))(keys, x.size // len(keys))
+        keep = values.reshape(x.shape) < 1.0 - self.dropout
         return jnp.where(keep, x / (1.0 - self.dropout), 0.0)

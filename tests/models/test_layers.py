@@ -134,6 +134,29 @@ def test_with_few_channels_the_gradient_is_xlas_own(monkeypatch):
                 gradients(layers.convolve, x, kernel, "SAME", cotangent)
 
 
+@pytest.mark.parametrize("num_rows", [1, 64, 100, 128, 129])
+def test_products_are_those_of_dot_general_whatever_the_rows(num_rows):
+    rng = np.random.default_rng(4)
+    x, kernel, cotangent = (
+        jnp.asarray(rng.integers(-4, 5, shape), jnp.float32)
+        for shape in ((num_rows, 6), (6, 5), (num_rows, 5))
+    )
+    numbers = (((1,), (0,)), ((), ()))
+
+    def results(product):
+        def multiply(x, kernel):
+            return product(x, kernel, numbers, preferred_element_type=jnp.float32)
+
+        y, transpose = jax.vjp(multiply, x, kernel)
+        forward = jax.jvp(multiply, (x, kernel), (x, kernel))[1]
+        each_row = jax.vmap(multiply, (0, None))(x[:, None], kernel)
+        return y, *transpose(cotangent), forward, each_row
+
+    actual, expected = results(layers.multiply), results(jax.lax.dot_general)
+    for value, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
 def test_a_layer_of_flax_takes_it_in():
     x = np.random.default_rng(2).normal(size=(1, 9, 7, 3)).astype(np.float32)
     pair = [

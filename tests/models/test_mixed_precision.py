@@ -42,15 +42,16 @@ def losses(config, params, batch, keys=KEYS, proposals=None):
     objects = batch.boxes, batch.labels, batch.box_mask
     propose = FasterRCNN._propose
 
-    def one_image(key, outputs, boxes, labels, mask, given):
+    def one_image(*image, given):
         def given_or_own(*arguments):
             return propose(*arguments) if given is None else given
 
+        batch = jax.tree.map(lambda x: x[None], image)
         with mock.patch.object(FasterRCNN, "_propose", given_or_own):
-            stages = model.image_stages(key, outputs, boxes, labels, mask)
-            return *model._image_losses(key, outputs, boxes, labels, mask), stages
+            result = *model.losses(*batch), model.stages(*batch)
+        return jax.tree.map(lambda x: x[0], result)
 
-    return jax.vmap(one_image)(keys, outputs, *objects, proposals)
+    return jax.vmap(one_image)(keys, outputs, *objects, given=proposals)
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def run(graphdef, params, batch) -> tuple[Stages, Losses, dict]:
     The activations are those of the pass that is differentiated: a ReLU or a max pool
     at a near tie may be decided by rounding, which differs between programs.
     """
-    key = jax.random.key(1)
+    keys = jax.random.key(1)[None]
 
     @jax.jit
     def compute(params, batch):
@@ -68,11 +68,13 @@ def run(graphdef, params, batch) -> tuple[Stages, Losses, dict]:
             model = nnx.merge(graphdef, params)
             with recorded_activations(model) as activations:
                 outputs = model(batch.images, batch.image_sizes, batch.scales)
-                outputs = jax.tree.map(lambda x: x[0], outputs)
-                objects = batch.boxes[0], batch.labels[0], batch.box_mask[0]
-                losses, _ = model._image_losses(key, outputs, *objects)
+                objects = batch.boxes, batch.labels, batch.box_mask
+                losses, _ = model.losses(keys, outputs, *objects)
             recorded = list(activations)
-            stages = model.image_stages(key, outputs, *objects)
+            stages = model.stages(keys, outputs, *objects)
+            losses, outputs, stages = jax.tree.map(
+                lambda x: x[0], (losses, outputs, stages)
+            )
             return losses.total, (losses, to_stages(model, outputs, stages, recorded))
 
         gradient, (losses, stages) = jax.grad(total, has_aux=True)(params)
@@ -108,7 +110,7 @@ def to_stages(model, outputs, stages, activations) -> Stages:
     """Adds what the reference computes, too: named activations, boxes, ranking."""
     names = [f"extractor.{layer}" for layer in CONVOLUTIONS]
     names += ["rpn.conv1", "head.classifier.0", "head.classifier.2"]
-    # Those before the vmap over images have an axis of one image.
+    # The head's have no axis of one image.
     maps = [x[0] for x in activations[: len(CONVOLUTIONS) + 1]]
     named = dict(zip(names, maps + activations[len(maps) :], strict=True))
     by_probability = model.config.proposals.rank_by == "probability"
