@@ -197,12 +197,11 @@ def _norm_by_parts(tree: Params) -> Array:
     """
 
     def sum_of_squares(x: Array) -> Array:
-        num_parts = math.prod(x.shape[:-2])
-        if x.ndim <= 2:
-            num_parts = math.gcd(x.shape[0], 1 << (x.size // PART_SIZE).bit_length())
-        return jax.lax.map(
-            lambda part: jnp.square(part).sum(),
-            x.reshape(num_parts, -1, x.shape[-1]),
-        ).sum()
+        if x.ndim > 2:
+            parts = x.reshape(-1, *x.shape[-2:])
+        else:
+            num_parts = math.gcd(x.size, 1 << (x.size // PART_SIZE).bit_length())
+            parts = x.reshape(num_parts, -1)
+        return jax.lax.map(lambda part: jnp.square(part).sum(), parts).sum()
 
     return jnp.sqrt(sum(map(sum_of_squares, jax.tree.leaves(tree))))
