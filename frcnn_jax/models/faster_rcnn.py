@@ -5,7 +5,7 @@ the functions of `frcnn_jax.ops`, under `jax.vmap`. Boxes are
 `(y_min, x_min, y_max, x_max)` in pixels of the resized image.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -214,21 +214,15 @@ class FasterRCNN(nnx.Module):
           Everything that the losses are computed from.
         """
         keys = jax.vmap(split_key, (0, None))(keys, 3)
-        anchors, anchor_targets, proposals, targets, pooled = jax.vmap(
-            self._image_samples
-        )(keys[:, :2], outputs, gt_boxes, gt_labels, gt_mask)
-        # All images' RoIs are the rows of one product for each layer.
-        roi_logits, roi_deltas = self.head(
-            pooled.reshape(-1, *pooled.shape[2:]), keys[:, 2]
+        sampled = jax.vmap(self._image_samples)(
+            keys[:, :2], outputs, gt_boxes, gt_labels, gt_mask
         )
-        return TrainingStages(
-            anchors,
-            anchor_targets,
-            proposals,
-            targets,
-            pooled,
-            roi_logits.reshape(*pooled.shape[:2], -1),
-            roi_deltas.reshape(*pooled.shape[:2], -1, 4),
+        # All images' RoIs are the rows of one product for each layer.
+        pooled = sampled[-1]
+        logits, deltas = self.head(pooled.reshape(-1, *pooled.shape[2:]), keys[:, 2])
+        rois = pooled.shape[:2]
+        return TrainingStages._make(
+            (*sampled, logits.reshape(*rois, -1), deltas.reshape(*rois, -1, 4))
         )
 
     def _image_samples(
@@ -238,14 +232,8 @@ class FasterRCNN(nnx.Module):
         gt_boxes: Float[Array, "m 4"],
         gt_labels: Int[Array, " m"],
         gt_mask: Bool[Array, " m"],
-    ) -> tuple[
-        Float[Array, "n 4"],
-        ops.AnchorTargets,
-        ops.Proposals,
-        ops.ProposalTargets,
-        Float[Array, "r p q c"],
-    ]:
-        """Computes the stages of one image that come before the head."""
+    ) -> tuple[Any, ...]:
+        """Computes the stages of one image before the head, `pooled` the last."""
         anchors = self._anchors(outputs)
         options = self.config.proposals
         # Stage 1: the region proposal network learns from sampled anchors.
