@@ -74,6 +74,8 @@ def _convert(spec: DetectorSpec, canvas: Canvas) -> Any:
         parameters: dict[str, Array], images: Array, image_sizes: Array, scales: Array
     ) -> list[Array]:
         model = nnx.merge(graphdef, unflatten_dict(parameters, sep="."))
+        for layer in (model.head.fc6, model.head.fc7):
+            layer.dot_general = jax.lax.dot_general  # jax2onnx converts no barrier
         outputs = model(images, image_sizes, scales)
         # Without vmap: jax2onnx converts no batched gather.
         detections = model.image_detections(jax.tree.map(lambda x: x[0], outputs))
