@@ -131,7 +131,7 @@ def _without_layers(inputs, keys, batch: Batch):
             batch.scales,
         )
 
-        def head(pooled, key):  # sums, so that a gradient flows back through the pool
+        def head(pooled, keys):  # sums, so that a gradient flows back through the pool
             logits, deltas = inputs["head"]
             return logits + pooled.sum(axis=(1, 2, 3))[:, None], deltas
 
