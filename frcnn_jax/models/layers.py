@@ -16,9 +16,10 @@ T = TypeVar("T", bound=tuple[Any, ...])
 MIN_CHANNELS = 64
 # Cells of the map in one matrix product: they and their gradients stay in the cache.
 BLOCK_CELLS = 1536
-# XLA's CPU library copies the kernel of a product of at most so many rows, and is
-# fastest without a copy where it gets so many at once.
-MAX_COPIED_ROWS, FEW_ROWS = 128, 64
+# XLA's CPU library copies the kernel of a product of at most so many rows.
+MAX_COPIED_ROWS = 128
+# Rows in one product without that copy; more at once are slower, row by row.
+ROWS_AT_ONCE = 64
 
 
 def convolve(
@@ -113,7 +114,7 @@ def multiply(
 
     @jax.custom_jvp
     def apply(x: Array, kernel: Array) -> Array:
-        parts = jnp.array_split(x, -(-num_rows // FEW_ROWS))
+        parts = jnp.array_split(x, -(-num_rows // ROWS_AT_ONCE))
         return jnp.concatenate([product(part, kernel) for part in parts])
 
     @apply.defjvp

@@ -192,8 +192,8 @@ def _update(
 def _norm_by_parts(tree: Params) -> Array:
     """Returns the norm of all arrays; none of their squares leaves the cache.
 
-    XLA's CPU backend stores the squares of a whole array before it adds them up. Parts
-    are whole slices of the last two axes, since XLA may keep those transposed.
+    XLA's CPU backend stores the squares of a whole array before it adds them up. A
+    convolution's are cut along the first two axes: XLA keeps the others transposed.
     """
 
     def sum_of_squares(x: Array) -> Array:
