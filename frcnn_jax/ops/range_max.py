@@ -34,12 +34,11 @@ def range_max(
 
     Args:
       features: [H, W, C] feature map.
-      rows: first row and end of the rectangles, [R, P] each, within the map; an empty
-        interval counts as one cell.
+      rows: first row and end of the rectangles, [R, P] each, within the map.
       columns: first column and end, [R, Q] each.
 
     Returns:
-      [R, P, Q, C] maxima.
+      [R, P, Q, C] maxima; 0 for a rectangle without a cell.
 
     Example:
       >>> features = jnp.arange(12.0).reshape(3, 4, 1)
@@ -69,7 +68,7 @@ def _range_max_backward(residuals, cotangent):
         first = _first_cells(table, cells, maxima, (height, width), rows, columns)
         # One flat index: on the CPU this scatter is three times as fast as one of two.
         entries = first.astype(jnp.int32) * channels + channel
-        cotangent = cotangent.astype(dtype)
+        cotangent = jnp.where(_is_empty(rows, columns), 0.0, cotangent).astype(dtype)
         return gradient.at[entries].add(cotangent, mode="promise_in_bounds"), None
 
     chunks = jax.tree.map(_split, (rows, columns, maxima, cotangent))
@@ -90,11 +89,20 @@ def _split(x: Array) -> Array:
     return x.reshape(num_chunks, CHUNK, *x.shape[1:])
 
 
+def _is_empty(rows, columns):
+    """Tells which rectangles have no cell, [R, P, Q, 1]."""
+    (y_begin, y_end), (x_begin, x_end) = rows, columns
+    empty = (y_end <= y_begin)[:, :, None] | (x_end <= x_begin)[:, None]
+    return empty[..., None]
+
+
 def _maxima(table, map_size, rows, columns):
+    empty = _is_empty(rows, columns)
+
     def update(maxima, table_rows):
         for row in table_rows:
             maxima = jnp.maximum(maxima, _look_up(table, row))
-        return maxima
+        return jnp.where(empty, 0.0, maxima)
 
     shape = rows[0].shape + columns[0].shape[1:] + table.shape[1:]
     return _over_look_ups(

@@ -86,10 +86,8 @@ def roi_pool(
         rois[:, 1] / stride, rois[:, 3] / stride, output_size[1], feature_size[1]
     )
 
-    maxima = range_max(features, (y_begin, y_end), (x_begin, x_end))
-    empty = (y_end <= y_begin)[:, :, None] | (x_end <= x_begin)[:, None, :]
-    empty |= ~is_finite[:, None, None]
-    return jnp.where(empty[..., None], 0.0, maxima)
+    y_end = jnp.where(is_finite[:, None], y_end, y_begin)
+    return range_max(features, (y_begin, y_end), (x_begin, x_end))
 
 
 @check_arrays

@@ -16,9 +16,9 @@ def pull_back(cotangent, features, rows, columns):
 
 
 def random_intervals(rng, shape, size):
-    """[shape] first cells and ends, of every length from 1 to the whole map."""
+    """[shape] first cells and ends, of every length from 0 to the whole map."""
     begin = rng.integers(0, size, shape)
-    length = rng.integers(1, size + 1, shape)
+    length = rng.integers(0, size + 1, shape)
     return begin.astype(np.int32), np.minimum(begin + length, size).astype(np.int32)
 
 
@@ -30,6 +30,8 @@ def expected(features, rows, columns, cotangent):
     for r, p, q in np.ndindex(*cotangent.shape[:3]):
         top, left = rows[0][r, p], columns[0][r, q]
         cells = features[top : rows[1][r, p], left : columns[1][r, q]]
+        if cells.size == 0:
+            continue
         flat = cells.reshape(-1, channels)
         maxima[r, p, q] = flat.max(axis=0)
         y, x = np.unravel_index(flat.argmax(axis=0), cells.shape[:2])
