@@ -4,17 +4,16 @@ Written as torchvision's own detectors are: layers on the batch, what follows th
 by image, with as many boxes as there are.
 """
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 import torchvision
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks import training
 from benchmarks.peer_detector import XYXY, PeerDetector, encode
-from frcnn_jax.config import ModelConfig, OptimizerConfig
+from frcnn_jax.config import ModelConfig
 from frcnn_jax.data.records import Batch
+from frcnn_jax.models.parameters import flatten, random_params
 from frcnn_jax.models.vgg16 import BLOCKS
 
 
@@ -24,33 +23,30 @@ class PeerTrainer:
     def __init__(
         self,
         config: ModelConfig,
-        params: Mapping[str, np.ndarray],
         batch: Batch,
         precision: str,
-        optimizer: OptimizerConfig,
         *,
         is_compiled: bool = False,
     ) -> None:
-        """Puts parameters and batch on the device.
+        """Puts parameters, those of our `Trainer`, and batch on the device.
 
         Args:
           config: sizes and options.
-          params: by name.
           batch: that every step trains on.
           precision: float32, tf32 or bfloat16.
-          optimizer: SGD's options.
           is_compiled: whether `torch.compile` compiles the backbone and the RPN; what
             follows has as many boxes as there are.
         """
         self.config = config
-        self.detector = PeerDetector(config, params, precision)
+        params = random_params(config, training.NUM_CLASSES, 0)
+        self.detector = PeerDetector(config, flatten(params), precision)
         device, self.layers = self.detector.device, self._layers
         if is_compiled:
             self.layers = torch.compile(self._layers, dynamic=False)
         if device == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        self.optimizer = self._make_optimizer(optimizer)
+        self.optimizer = self._make_optimizer()
         self.images = torch.tensor(batch.images.transpose(0, 3, 1, 2), device=device)
         self.boxes, self.labels = [], []
         for boxes, labels, mask in zip(
@@ -155,7 +151,8 @@ class PeerTrainer:
         targets = encode(rois[: len(positives)], boxes[assignment[positives]])
         return rois, classes, targets / self.detector.delta_std
 
-    def _make_optimizer(self, options: OptimizerConfig) -> torch.optim.Optimizer:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        options = training.OPTIMIZER
         frozen = {name for b in BLOCKS[: self.config.frozen_blocks] for name, _ in b}
         kernels, biases = [], []
         for name, weight in self.detector.weights.items():
