@@ -4,6 +4,9 @@ Written as torchvision's own detectors are: layers on the batch, what follows th
 by image, with as many boxes as there are.
 """
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor
@@ -13,7 +16,6 @@ from benchmarks import training
 from benchmarks.peer_detector import XYXY, PeerDetector, encode
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.data.records import Batch
-from frcnn_jax.models.parameters import flatten, random_params
 from frcnn_jax.models.vgg16 import BLOCKS
 
 
@@ -23,23 +25,24 @@ class PeerTrainer:
     def __init__(
         self,
         config: ModelConfig,
+        params: Mapping[str, np.ndarray],
         batch: Batch,
         precision: str,
         *,
         is_compiled: bool = False,
     ) -> None:
-        """Puts parameters, those of our `Trainer`, and batch on the device.
+        """Puts parameters and batch on the device.
 
         Args:
           config: sizes and options.
+          params: by name.
           batch: that every step trains on.
           precision: float32, tf32 or bfloat16.
           is_compiled: whether `torch.compile` compiles the backbone and the RPN; what
             follows has as many boxes as there are.
         """
         self.config = config
-        params = random_params(config, training.NUM_CLASSES, 0)
-        self.detector = PeerDetector(config, flatten(params), precision)
+        self.detector = PeerDetector(config, params, precision)
         device, self.layers = self.detector.device, self._layers
         if is_compiled:
             self.layers = torch.compile(self._layers, dynamic=False)

@@ -15,6 +15,7 @@ from benchmarks.sections.scales import TINY, Scale, Setting
 from benchmarks.timing import time_in_turn
 from benchmarks.trainer import Trainer
 from frcnn_jax.config import AnchorTargetConfig, ProposalTargetConfig
+from frcnn_jax.models.parameters import flatten, random_params
 
 NAME, SAME_LOSS = "training step", "loss beside the peer's"
 
@@ -65,15 +66,19 @@ def _peers(scale: Scale, setting: Setting) -> tuple[dict[str, Any], list[str]]:
         from benchmarks.peer_training import PeerTrainer
     except ImportError as error:
         return {}, [f"no peer: {describe(error)}"]
+    params = flatten(random_params(scale.model, training.NUM_CLASSES, 0))
     batch = training.make_batch(setting.canvas, setting.batch_size)
     peers, notes = {}, []
     # Compiling takes long: the first canvas and size of a batch will do.
     is_first = setting[1:] == scale.settings()[0][1:]
     for name in ("eager", "compiled")[: 2 if is_first else 1]:
         try:
-            is_compiled = name == "compiled"
             peer = PeerTrainer(
-                scale.model, batch, setting.precision, is_compiled=is_compiled
+                scale.model,
+                params,
+                batch,
+                setting.precision,
+                is_compiled=name == "compiled",
             )
             peer(1)
             peers[name] = peer
