@@ -60,7 +60,7 @@ def anchor_targets(
       gt_mask: [M] which of them are real.
       image_size: (height, width) of the true image, not of the canvas; may be traced.
       num_samples: anchors in the sample.
-      positive_fraction: largest share of positives.
+      positive_fraction: largest share of positives; rounded to whole anchors.
       positive_iou: see above.
       negative_iou: see above.
 
@@ -68,7 +68,7 @@ def anchor_targets(
       `AnchorTargets`: labels [N] in {1, 0, -1}, deltas [N, 4].
 
     Raises:
-      ValueError: if num_samples is negative.
+      ValueError: if num_samples is negative or positive_fraction not in [0, 1].
 
     Example:
       >>> anchors = jnp.array([[0.0, 0, 8, 8], [0, 8, 8, 16], [8, 8, 24, 24]])
@@ -81,7 +81,7 @@ def anchor_targets(
     References:
       Ren et al., Faster R-CNN, section 3.1.2.
     """
-    _check_num_samples(num_samples)
+    max_positives = _max_positives(num_samples, positive_fraction)
     height, width = image_size
     inside = (anchors[:, :2] >= 0.0).all(axis=1)
     inside &= (anchors[:, 2] <= height) & (anchors[:, 3] <= width)
@@ -97,7 +97,6 @@ def anchor_targets(
     negative = (max_iou < negative_iou) & inside & ~positive
 
     positive_key, negative_key = split_key(key, 2)
-    max_positives = int(num_samples * positive_fraction)
     positives, num_positives = sample_indices(positive_key, positive, max_positives)
     negatives, num_negatives = sample_indices(negative_key, negative, num_samples)
     num_negatives = jnp.minimum(num_negatives, num_samples - num_positives)
@@ -135,7 +134,7 @@ def proposal_targets(
       gt_labels: [M] classes of the objects, from 0.
       gt_mask: [M] which objects are real.
       num_samples: S, proposals in the sample.
-      positive_fraction: largest share of objects in the sample.
+      positive_fraction: largest share of objects in the sample; rounded.
       positive_iou: an object from this IoU on.
       negative_iou_high: background below this IoU,
       negative_iou_low: and from this one on.
@@ -146,7 +145,7 @@ def proposal_targets(
       Where candidates are too few the rest of the S slots is padding.
 
     Raises:
-      ValueError: if num_samples is negative.
+      ValueError: if num_samples is negative or positive_fraction not in [0, 1].
 
     Example:
       >>> targets = proposal_targets(
@@ -159,7 +158,7 @@ def proposal_targets(
     References:
       Girshick, Fast R-CNN, section 2.3.
     """
-    _check_num_samples(num_samples)
+    max_positives = _max_positives(num_samples, positive_fraction)
     if append_gt:
         proposals = jnp.concatenate([proposals, gt_boxes])
         proposal_mask = jnp.concatenate([proposal_mask, gt_mask])
@@ -170,7 +169,7 @@ def proposal_targets(
     negative &= (max_iou < negative_iou_high) & (max_iou >= negative_iou_low)
 
     chosen, is_object, mask = _sample_slots(
-        key, positive, negative, num_samples, int(num_samples * positive_fraction)
+        key, positive, negative, num_samples, max_positives
     )
 
     rois = jnp.where(mask[:, None], _take(proposals, chosen), 0.0)
@@ -209,9 +208,12 @@ def _sample_slots(
     return chosen, slot < num_positives, slot < num_positives + num_negatives
 
 
-def _check_num_samples(num_samples: int) -> None:
+def _max_positives(num_samples: int, positive_fraction: float) -> int:
     if num_samples < 0:
         raise ValueError(f"num_samples is {num_samples}, expected it >= 0")
+    if not 0.0 <= positive_fraction <= 1.0:
+        raise ValueError(f"positive_fraction is {positive_fraction}, expected 0 to 1")
+    return round(num_samples * positive_fraction)
 
 
 def _best(iou: Float[Array, "n m"]) -> tuple[Float[Array, " n"], Int[Array, " n"]]:

@@ -239,7 +239,7 @@ def test_as_many_anchors_are_sampled_as_asked_for(
     options = {"num_samples": num_samples, **options}
     positive_fraction = options.get("positive_fraction", 0.5)
     labels = anchor_targets(key, *arguments, **options).labels
-    num_positive = min((candidates == 1).sum(), int(num_samples * positive_fraction))
+    num_positive = min((candidates == 1).sum(), round(num_samples * positive_fraction))
     num_negative = min((candidates == 0).sum(), num_samples - num_positive)
     assert ((labels == 1).sum(), (labels == 0).sum()) == (num_positive, num_negative)
     assert (labels[labels >= 0] == candidates[labels >= 0]).all()
@@ -440,7 +440,7 @@ def test_as_many_proposals_are_sampled_as_asked_for(
     options = {"num_samples": num_samples, **options}
     positive_fraction = options.get("positive_fraction", 0.25)
     targets = proposal_targets(key, boxes, is_proposal, *objects, **options)
-    num_positive = min((labels > 0).sum(), int(num_samples * positive_fraction))
+    num_positive = min((labels > 0).sum(), round(num_samples * positive_fraction))
     num_negative = min((labels == 0).sum(), num_samples - num_positive)
     assert targets.labels.shape == (num_samples,)
     assert (targets.labels > 0).sum() == num_positive
@@ -552,3 +552,27 @@ def test_a_negative_number_of_samples_is_refused(key, boxes, is_proposal, object
         anchor_targets(key, *anchor_arguments(boxes, objects), num_samples=-2)
     with pytest.raises(ValueError, match=r"^num_samples is -2"):
         proposal_targets(key, boxes, is_proposal, *objects, num_samples=-2)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
+def test_share_that_is_none_is_refused(fraction, key, boxes, is_proposal, objects):
+    options = {"positive_fraction": fraction}
+    with pytest.raises(ValueError, match=r"^positive_fraction is .*, expected 0 to 1"):
+        anchor_targets(key, *anchor_arguments(boxes, objects), **options)
+    with pytest.raises(ValueError, match=r"^positive_fraction is .*, expected 0 to 1"):
+        proposal_targets(key, boxes, is_proposal, *objects, **options)
+
+
+def test_share_is_not_cut_by_the_error_of_a_product(key):
+    # 100 * 0.29 is 28.999999999999996.
+    boxes = jnp.tile(jnp.array([[0.0, 0, 8, 8]]), (40, 1))
+    targets = anchor_targets(
+        key,
+        boxes,
+        boxes[:1],
+        jnp.array([True]),
+        (16.0, 16.0),
+        num_samples=100,
+        positive_fraction=0.29,
+    )
+    assert (targets.labels == 1).sum() == 29
