@@ -204,17 +204,26 @@ def as_rgb(image: Picture) -> np.ndarray:
 
     Raises:
       UserError: if a file is missing, not an image or truncated.
-      ValueError: if an array has another shape or type.
+      ValueError: if an array has another shape or type, or no pixels.
+      TypeError: if it is something else.
     """
     if isinstance(image, str | Path):
         return read_rgb(Path(image), str(image))
     if isinstance(image, Image.Image):
         return to_rgb(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)"
+    if not hasattr(image, "__array__"):  # NumPy's, JAX's and others' arrays have it
+        raise TypeError(
+            f"image is of type {type(image).__name__}, expected a path, a PIL image or "
+            "an array"
         )
-    return image
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(
+            f"image is {pixels.dtype} {pixels.shape}, expected uint8 (height, width, 3)"
+        )
+    if not pixels.size:
+        raise ValueError(f"image has the shape {pixels.shape}, expected some pixels")
+    return pixels
 
 
 @contextlib.contextmanager
