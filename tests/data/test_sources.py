@@ -48,6 +48,9 @@ def test_a_folder_has_the_classes_of_the_config_without_its_broken_images(
         ("train", "train", "train"),
         ("a/train+b/train", "b/train", "b/train"),
         ("train+validation", "validation+test", "validation"),
+        ("all", "all[80%:]", "all[80%:]"),
+        ("all[:80%]+more", "test+all[70%:90%]", "all[70%:90%]"),
+        ("train[:500]", "train[:500]", "train[:500]"),  # of TFDS
     ],
 )
 @pytest.mark.parametrize("name", ["validation_split", "test_split"])
@@ -70,6 +73,6 @@ def test_a_run_on_one_split_is_warned_of_and_allowed(voc_folder, voc_object, cap
 
 
 def test_splits_without_common_parts_are_fine(caplog):
-    warn_of_shared_splits(DataConfig(train_split="train[:50%]", test_split="train"))
+    warn_of_shared_splits(DataConfig(train_split="all[:80%]", test_split="all[80%:]"))
     warn_of_shared_splits(DataConfig(validation_split="test"))
     assert not caplog.records

@@ -122,13 +122,12 @@ def _open_shapes(config: DataConfig, split: str) -> ShapesSource:
 
 def warn_of_shared_splits(config: DataConfig) -> None:
     """Warns of splits, or parts of them, that are both trained on and evaluated on."""
-    trained = set(config.train_split.split("+"))
     for name in ("validation_split", "test_split"):
-        shared = trained & set(getattr(config, name).split("+"))
+        shared = splits.shared_parts(config.train_split, getattr(config, name))
         if shared:
             _logger.warning(
                 "data.train_split and data.%s share %s: figures of images that are "
                 "trained on do not tell how good a detector is",
                 name,
-                ", ".join(sorted(shared)),
+                ", ".join(shared),
             )

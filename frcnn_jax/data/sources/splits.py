@@ -53,6 +53,30 @@ def list_split(
     return listings[0]._replace(class_names=class_names[0], images=images)
 
 
+def shared_parts(first: str, second: str) -> list[str]:
+    """Lists the parts of a split, by name and slice, that share images with another.
+
+    Args:
+      first: a split.
+      second: the split whose parts are listed.
+    """
+    others = [_percents(part) for part in first.split("+")]
+    return [
+        part
+        for part in second.split("+")
+        for name, start, stop in [_percents(part)]
+        if any(name == o[0] and start < o[2] and o[1] < stop for o in others)
+    ]
+
+
+def _percents(part: str) -> tuple[str, int, int]:
+    """Returns a part's name, and where it begins and ends."""
+    match = _PART.fullmatch(part)
+    if match is None:  # TFDS has other slices, too
+        return part, 0, 100
+    return match["name"], int(match["start"] or 0), int(match["stop"] or 100)
+
+
 def _list_part(
     list_images: Callable[[Path, str], Listing], root: Path, part: str, seed: int
 ) -> Listing:

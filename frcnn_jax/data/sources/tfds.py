@@ -17,7 +17,7 @@ from frcnn_jax.data import images
 from frcnn_jax.data.records import Annotation
 from frcnn_jax.data.sources import voc_xml
 from frcnn_jax.data.sources.raw import RawSource
-from frcnn_jax.errors import UserError
+from frcnn_jax.errors import UserError, first_line
 
 # Crowds of COCO are, like difficult objects of VOC, neither trained on nor counted.
 _DIFFICULT_FIELDS = ("is_difficult", "is_crowd")
@@ -127,7 +127,7 @@ def _open_builder(name: str, data_dir: str | Path | None) -> Any:
     try:
         return tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TFDS raises many types, with pages of text.
-        raise UserError(f"no TFDS data set {name!r}: {_first_line(error)}") from error
+        raise UserError(f"no TFDS data set {name!r}: {first_line(error)}") from error
 
 
 def _open_split(builder: Any, name: str, split: str) -> Any:
@@ -145,7 +145,7 @@ def _open_split(builder: Any, name: str, split: str) -> Any:
     except Exception as error:
         raise UserError(
             f"cannot read split {split!r} of TFDS data set {name!r} in "
-            f"{builder.data_dir}: {_first_line(error)}"
+            f"{builder.data_dir}: {first_line(error)}"
         ) from error
 
 
@@ -165,7 +165,3 @@ def _find_classes(features: Any, name: str) -> tuple[str, ...]:
             "expected REL_YXYX"
         )
     return class_names
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
