@@ -3,10 +3,10 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from frcnn_jax.errors import UserError
+from frcnn_jax.errors import UserError, first_line
 
 
 @contextlib.contextmanager
@@ -51,10 +51,38 @@ def replace_bytes(path: Path, content: bytes) -> None:
     Raises:
       UserError: if the file cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
-    with os_errors_as_user_errors(path):
+    with new_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields a path to write to; the file replaces `path` when all is written.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {first_line(error)}") from error
+    finally:  # also when interrupted
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_new_file(path: Path) -> None:
+    """Checks, before long work, that a file can be written to a path.
+
+    Raises:
+      UserError: if it is a folder, or there is no folder for it.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}")
 
 
 @contextlib.contextmanager
@@ -76,3 +104,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         folder.mkdir()  # readable by others as usual, unlike the temporary one
         yield folder
         os.replace(folder, path)
+
+
+def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
+    """Returns a name, with -2, -3, ... after it if it is taken.
+
+    Args:
+      name: the wanted one.
+      is_taken: whether a name cannot be used.
+    """
+    number, free = 1, name
+    while is_taken(free):
+        number += 1
+        free = f"{name}-{number}"
+    return free

@@ -16,7 +16,7 @@ from frcnn_jax.data import fitting, transforms
 from frcnn_jax.data.records import Source
 from frcnn_jax.data.sources import FORMATS, Format, open_source
 from frcnn_jax.errors import UserError
-from frcnn_jax.files import replace_text
+from frcnn_jax.files import check_new_file, replace_text
 
 _MIN_EPOCHS, _MAX_EPOCHS = 14, 100
 _MIN_STEPS = 4000
@@ -92,6 +92,7 @@ def write_config(root: Path, output: Path, source: Format | None = None) -> None
         raise UserError(f"{output}: expected the name of a Python file, *.py")
     if output.exists():
         raise UserError(f"{output} exists, expected the name of a new file")
+    check_new_file(output)
     root = root.resolve()
     source, found = _recognize(root, source)
     splits = _open_splits(source, root, found)

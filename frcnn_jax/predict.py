@@ -24,7 +24,12 @@ from frcnn_jax.data.sources import files
 from frcnn_jax.detections import Detections
 from frcnn_jax.detector import Detector, check_options
 from frcnn_jax.errors import UserError
-from frcnn_jax.files import os_errors_as_user_errors, replace_text
+from frcnn_jax.files import (
+    check_new_file,
+    free_name,
+    os_errors_as_user_errors,
+    replace_text,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,7 @@ def find_images(patterns: Sequence[str], outside: Path) -> list[Path]:
     Raises:
       UserError: if one stands for no image.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # by what they resolve to
     for pattern in patterns:
         paths = [Path(pattern)]
         if not paths[0].exists():  # a name may have brackets
@@ -103,8 +108,9 @@ def find_images(patterns: Sequence[str], outside: Path) -> list[Path]:
         if not chosen:
             missing = "no image in" if paths else "no such file, folder or pattern:"
             raise UserError(f"{missing} {pattern}")
-        found |= dict.fromkeys(chosen)
-    return list(found)
+        for path in chosen:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def _detect(
@@ -123,11 +129,17 @@ def _detect(
                 pending.append((path, pixels))
                 yield pixels
 
-    # Whatever the score, so that the best one can be told if none is high enough.
+    # Whatever the score, so that the best one can be told if none is high enough; and
+    # as many as there are, if only some classes are kept.
+    max_detections = options.max_detections
+    if options.classes:
+        max_detections = max(
+            max_detections, detector.spec.model.detection.max_detections
+        )
     for found in detector.stream(
         readable(),
         score_threshold=0.0,
-        max_detections=options.max_detections,
+        max_detections=max_detections,
         batch_size=options.batch_size,
     ):
         path, pixels = pending.popleft()
@@ -140,7 +152,7 @@ class _Results:
     def __init__(self, detector: Detector, options: Options) -> None:
         self._detector = detector
         self._options = options
-        self._names: set[Path] = set()
+        self._names: set[str] = set()  # of pictures
         self._coco: dict[str, list[dict[str, Any]]] = {
             "images": [],
             "annotations": [],
@@ -160,6 +172,7 @@ class _Results:
             out.mkdir(parents=True, exist_ok=True)
             if coco is not None:
                 coco.parent.mkdir(parents=True, exist_ok=True)
+                check_new_file(coco)
             if self._options.pictures:
                 (out / "pictures").mkdir(exist_ok=True)
             self._rows = (out / "predictions.jsonl").open("w")
@@ -178,6 +191,7 @@ class _Results:
         options = self._options
         if options.classes:
             found = found[[name in options.classes for name in found.names]]
+            found = found[: options.max_detections]
         if len(found) and (self._best is None or found.scores[0] > self._best[0]):
             self._best = float(found.scores[0]), f"{found.names[0]} in {path}"
         found = found[found.scores > options.score_threshold]
@@ -209,13 +223,9 @@ class _Results:
 
     def _picture_path(self, path: Path) -> Path:
         """Names a picture after its image, with a number where a name recurs."""
-        for number in itertools.count(1):
-            stem = path.stem if number == 1 else f"{path.stem}-{number}"
-            target = self._options.out / "pictures" / f"{stem}.jpg"
-            if target not in self._names:
-                break
-        self._names.add(target)
-        return target
+        name = free_name(path.stem, self._names.__contains__)
+        self._names.add(name)
+        return self._options.out / "pictures" / f"{name}.jpg"
 
     def report(self) -> None:
         """Writes the COCO file, and prints a summary."""

@@ -205,3 +205,29 @@ def test_output_that_cannot_be_written_is_one_line(model, folder, tmp_path, caps
     error = capsys.readouterr().err
     assert "cannot write" in error
     assert error.count("\n") == 1
+
+
+def test_other_classes_do_not_take_the_places_of_those_kept(
+    model, detector, folder, tmp_path
+):
+    found = detector(folder / "a.png", score_threshold=0.0)
+    rarer = next(name for name in found.names if name != found.names[0])
+    options = ("--classes", rarer, "--max-detections", 1, "--score-threshold", 0)
+    assert predict(model, folder / "a.png", "--out", tmp_path / "out", *options) == 0
+    (row,) = rows(tmp_path / "out")
+    (kept,) = row["detections"]
+    assert kept["score"] == pytest.approx(found.scores[found.names.index(rarer)])
+
+
+def test_one_image_by_several_paths_is_one_image(folder):
+    patterns = [folder / "a.png", folder / "more" / ".." / "a.png", folder / "*.png"]
+    assert find_images([str(p) for p in patterns], folder / "out") == [folder / "a.png"]
+
+
+def test_folder_in_the_way_of_the_coco_file_is_found_at_once(
+    model, folder, tmp_path, capsys
+):
+    options = ("--out", tmp_path / "out", "--coco", folder)
+    assert predict(model, folder, *options) == 2
+    assert f"{folder}: is a folder, expected a file" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "predictions.jsonl").exists()

@@ -7,8 +7,7 @@ from frcnn_jax.checking.check import check
 from frcnn_jax.checking.page import write_page
 from frcnn_jax.checking.text import print_check
 from frcnn_jax.config import Config
-from frcnn_jax.errors import UserError
-from frcnn_jax.files import replace_text
+from frcnn_jax.files import check_new_file, replace_text
 
 
 def check_data(
@@ -34,8 +33,8 @@ def check_data(
         be written.
     """
     for path in (json_path, page_path):
-        if path is not None and not path.parent.is_dir():  # before a long pass
-            raise UserError(f"{path}: there is no folder {path.parent}")
+        if path is not None:
+            check_new_file(path)
     if work_dir is None:
         checked = check(config)
     else:  # The detector first, as there may be none; it needs JAX, the rest does not.

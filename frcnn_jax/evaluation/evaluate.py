@@ -45,7 +45,7 @@ from frcnn_jax.evaluation.evaluated_split import (
     EvaluatedSplit,
     best_proposal_iou,
 )
-from frcnn_jax.files import os_errors_as_user_errors, replace_text
+from frcnn_jax.files import free_name, os_errors_as_user_errors, replace_text
 from frcnn_jax.models import Losses
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params, abstract_detector, parameter_shapes
@@ -53,7 +53,7 @@ from frcnn_jax.models.vgg16 import STRIDE
 from frcnn_jax.visualization.detections import draw_detections
 from frcnn_jax.weights.checkpoints import BEST_METRIC, find_step, list_steps
 from frcnn_jax.weights.importing import read_weights
-from frcnn_jax.weights.record import OWN_FORMAT, Weights, resolve_preprocessing
+from frcnn_jax.weights.record import Weights, resolve_preprocessing
 from frcnn_jax.weights.report import describe
 
 NUM_PICTURES = 12
@@ -372,7 +372,7 @@ def _detector_for(weights: Weights, config: Config, source: Source) -> Detector:
     detector = Detector.from_weights(dataclasses.replace(weights, spec=spec))
     name = f"{weights.source}, SHA-256 {weights.sha256}"
     detector = dataclasses.replace(detector, source=name)
-    if weights.layout == OWN_FORMAT and weights.spec is not None:
+    if weights.spec is not None and weights.spec.class_names:
         check_classes(weights.source, weights.spec.class_names, source)
     shapes = parameter_shapes(detector.params)
     for line in describe(weights, shapes, shapes):
@@ -406,6 +406,7 @@ def _draw_pictures(
 ) -> None:
     with os_errors_as_user_errors(folder):
         folder.mkdir(exist_ok=True)
+        names: set[str] = set()
         for index, found in enumerate(detections[:NUM_PICTURES]):
             annotation = source.annotations[index]
             picture = draw_detections(
@@ -414,4 +415,6 @@ def _draw_pictures(
                 ground_truth=annotation,
                 class_names=source.class_names,
             )
-            picture.save(folder / f"{Path(annotation.image_id).name}.png")
+            name = free_name(Path(annotation.image_id).name, names.__contains__)
+            names.add(name)
+            picture.save(folder / f"{name}.png")

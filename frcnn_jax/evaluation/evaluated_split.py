@@ -7,7 +7,6 @@ the images.
 import dataclasses
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from frcnn_jax.data.records import Annotation, ImageDetections
-from frcnn_jax.errors import UserError
+from frcnn_jax.errors import UserError, first_line
 from frcnn_jax.evaluation.matching import box_iou, flatten
 from frcnn_jax.files import replace_bytes
 
@@ -96,8 +95,8 @@ def load(path: Path) -> EvaluatedSplit:
         with np.load(path) as file:
             arrays = dict(file)
         return _from_arrays(arrays)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: no evaluated split: {error}") from error
+    except Exception as error:  # NumPy, zipfile and zlib have one each for damage
+        raise UserError(f"{path}: no evaluated split: {first_line(error)}") from error
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> EvaluatedSplit:

@@ -19,7 +19,7 @@ from frcnn_jax import distributed
 from frcnn_jax.config import DetectorSpec
 from frcnn_jax.config.preprocessing import check_preprocessing
 from frcnn_jax.errors import UserError
-from frcnn_jax.files import os_errors_as_user_errors
+from frcnn_jax.files import free_name, os_errors_as_user_errors
 from frcnn_jax.training.step import TrainState
 from frcnn_jax.weights.checkpoints import BEST_METRIC, list_steps, read_spec, reason
 
@@ -188,10 +188,12 @@ def _rename_damaged(
     checkpoints: ocp.CheckpointManager, errors: dict[int, UserError]
 ) -> None:
     for step, error in errors.items():
-        renamed = checkpoints.directory / f"damaged-{step}"
-        _logger.warning("skipped a damaged checkpoint, now %s: %s", renamed.name, error)
         if distributed.is_main_process():
-            (checkpoints.directory / str(step)).rename(renamed)
+            name = free_name(
+                f"damaged-{step}", lambda name: (checkpoints.directory / name).exists()
+            )
+            _logger.warning("skipped a damaged checkpoint, now %s: %s", name, error)
+            (checkpoints.directory / str(step)).rename(checkpoints.directory / name)
     if errors:
         distributed.wait_for_all_processes("renamed")
         checkpoints.reload()

@@ -1,9 +1,7 @@
 """Writes weights: our own files, and state dicts of other projects."""
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import safetensors.numpy
 
 from frcnn_jax.config import PREPROCESSINGS
 from frcnn_jax.errors import UserError, first_line
+from frcnn_jax.files import new_file
 from frcnn_jax.weights.files import import_extra
 from frcnn_jax.weights.importing import DELTA_STD
 from frcnn_jax.weights.layouts import CHENYUNTC, IMAGENET, TORCHVISION, Layout
@@ -122,16 +121,11 @@ def _config(weights: Weights) -> dict[str, bool]:
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     """Writes under another name first, so that no half-written file is left."""
-    part = path.with_name(f"{path.name}.part")
-    try:
+    with new_file(path) as part:
         part.touch()
         usual_mode = part.stat().st_mode
-        write(part)
+        try:
+            write(part)
+        except Exception as error:  # the library's own for a full disk
+            raise UserError(f"cannot write {path}: {first_line(error)}") from None
         part.chmod(usual_mode)  # safetensors' are readable by their owner only
-        os.replace(part, path)
-    # OSError, or the library's own error for a full disk.
-    except Exception as error:
-        raise UserError(f"{path}: cannot be written ({first_line(error)})") from None
-    finally:  # also when interrupted
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)

@@ -36,6 +36,10 @@ CONFIG = Config(
     ),
 )
 
+NOTHING = ImageDetections(
+    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
+)
+
 
 def detect_brightness(params, batch):
     """Finds one object in each image, with the brightest pixel as its score."""
@@ -86,15 +90,23 @@ def test_one_pass_gives_the_losses_and_the_detections():
     assert figures == pytest.approx(expected, rel=1e-5)
 
 
+def test_images_of_one_name_have_a_picture_each(tmp_path):
+    source = SizedSource([(16, 16), (16, 16)])
+    source.annotations = [
+        dataclasses.replace(each, image_id=f"camera{index}/1.jpg")
+        for index, each in enumerate(source.annotations)
+    ]
+    evaluate._draw_pictures([NOTHING, NOTHING], source, tmp_path / "pictures")
+    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert pictures == {"1.jpg.png", "1.jpg-2.png"}
+
+
 @pytest.fixture
 def evaluate_as(monkeypatch, tmp_path):
     """Evaluates nothing, as a split and a step; returns the files it writes."""
     detector, source = Detector(tiny.SPEC, {}, "a.pth"), SizedSource(SIZES)
-    nothing = ImageDetections(
-        np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
-    )
     evaluated = splits.evaluated(
-        [nothing] * len(SIZES), source.annotations, source.class_names
+        [NOTHING] * len(SIZES), source.annotations, source.class_names
     )
     monkeypatch.setattr(evaluate, "_detect", lambda *_: evaluated)
 

@@ -317,3 +317,12 @@ def test_missing_step_is_one_line(step, message, whole, monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert line.endswith(message)
+
+
+def test_step_may_be_damaged_again(whole, tmp_path):
+    folder = tmp_path / "run"
+    for _ in range(2):
+        shutil.copytree(whole, folder, dirs_exist_ok=True)
+        damage(folder, KINDS["progress"], "gone")
+        restore(folder)
+    assert steps(folder) == {"2", "4", "damaged-6", "damaged-6-2"}

@@ -157,7 +157,7 @@ def test_full_disk_or_interrupt_leaves_no_file(error, read, tmp_path, monkeypatc
     weights = read(foreign.torchvision())
     monkeypatch.setattr(safetensors.numpy, "save_file", write_some)
     expected = UserError if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(expected, match=r"^$|out\.safetensors: cannot be written \(No"):
+    with pytest.raises(expected, match=r"^$|cannot write .*out\.safetensors: No"):
         save_weights(weights, tmp_path / "out.safetensors")
     assert_nothing_written(tmp_path)
 
@@ -168,12 +168,12 @@ def test_librarys_longer_message_becomes_one_line(read, tmp_path, monkeypatch):
 
     with pytest.raises(UserError) as error:
         exporting._write(tmp_path / "out.pth", fail)
-    assert str(error.value).endswith("out.pth: cannot be written (disk full)")
+    assert str(error.value).endswith("out.pth: disk full")
 
 
 def test_folder_in_the_way_is_one_line(read, tmp_path):
-    (tmp_path / "out.safetensors.part").mkdir()
-    with pytest.raises(UserError, match="cannot be written"):
+    (tmp_path / "out.safetensors.tmp").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*out\.safetensors: "):
         save_weights(read(foreign.torchvision()), tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
