@@ -67,14 +67,21 @@ def evaluate(arguments: Sequence[str]) -> None:
     _add_step(parser)
     options, overrides = parser.parse_known_args(arguments)
     if options.config is not None:
+        if options.step != "latest":
+            raise UserError("--step needs --work-dir without --config")
         if options.work_dir is not None:
             overrides += ["--work-dir", str(options.work_dir)]
         config = override_config(
             load_config(options.config), overrides, "frcnn evaluate --config PATH"
         )
-    elif options.work_dir is None or overrides:
+    elif options.work_dir is None:
         raise UserError(
             f"expected --work-dir DIR or --config PATH, got {' '.join(arguments)!r}"
+        )
+    elif overrides:
+        raise UserError(
+            f"{overrides[0]}: a run is evaluated with its own config; expected "
+            "--config PATH to change it"
         )
     _start()
     from frcnn_jax.evaluation import evaluate as evaluation
@@ -86,7 +93,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Writes the report of evaluated runs: `RUN... [--split S] [--step N]`."""
+    """Writes the report of evaluated runs: `RUN... [--split S] [--step N|best]`."""
     parser = _Parser(
         prog="frcnn report",
         description="Writes report.html and report.md, of one run or of several side "
@@ -94,17 +101,13 @@ def report(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="directory")
     parser.add_argument("--split", help="evaluated split; by default the test split")
-    parser.add_argument(
-        "--step",
-        type=int,
-        metavar="N",
-        help="evaluated checkpoint; the last by default",
-    )
+    _add_step(parser)
     options = parser.parse_args(arguments)
     _start()
     from frcnn_jax.report.page import write_report
 
-    print(write_report(options.runs, options.split, options.step))
+    step = None if options.step == "latest" else options.step
+    print(write_report(options.runs, options.split, step))
 
 
 def predict(arguments: Sequence[str]) -> None:
@@ -372,7 +375,7 @@ def export_weights(arguments: Sequence[str]) -> None:
     """Writes the weights of a run, or of a file, as another project reads them."""
     parser = _Parser(
         prog="frcnn export-weights",
-        description="Writes the weights of a run's last checkpoint, or of a file that "
+        description="Writes the weights of a run's checkpoint, or of a file that "
         "import-weights reads: frcnn_jax (.safetensors, for --model.pretrained), or a "
         "state dict of torchvision's VGG16 or of simple-faster-rcnn-pytorch (.pth or "
         ".safetensors).",
@@ -385,11 +388,12 @@ def export_weights(arguments: Sequence[str]) -> None:
         default="frcnn_jax",
         help="whose names and arrangement (default: %(default)s)",
     )
+    _add_step(parser)
     options = parser.parse_args(arguments)
     _start()
     from frcnn_jax.weights import convert
 
-    convert.export(options.source, options.output, options.format)
+    convert.export(options.source, options.output, options.format, options.step)
 
 
 def _train(arguments: Sequence[str]) -> None:

@@ -75,14 +75,19 @@ class Detector(ModelHubMixin):
           step: of a run directory's checkpoint, or "latest" or "best".
 
         Raises:
-          UserError: if there is none, it is damaged, or its classes have no names.
+          UserError: if there is none, it is damaged, its classes have no names, a step
+            is given of what is no run directory, or JAX has no device.
         """
+        distributed.start_backend()
         path = Path(source)
-        if is_exported(path):
-            return cls.from_weights(read_exported(path))
-        if path.is_dir() and not is_repository(path):
+        exported = is_exported(path)
+        if path.is_dir() and not exported and not is_repository(path):
             return cls.from_weights(read_checkpoint(path, step))
-        return cls.from_weights(read_weights(str(source)))
+        if step != "latest":
+            raise UserError(f"{source}: step {step} needs a run directory")
+        return cls.from_weights(
+            read_exported(path) if exported else read_weights(str(source))
+        )
 
     @classmethod
     def from_weights(cls, weights: Weights) -> "Detector":

@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.config import Config, DistributedConfig
 from frcnn_jax.data.records import Batch
-from frcnn_jax.errors import UserError
+from frcnn_jax.errors import UserError, first_line
 
 DATA_AXIS = "data"
 REPLICATED = PartitionSpec()
@@ -47,16 +47,18 @@ def enable_compilation_cache(folder: str) -> None:
 
 
 def start_processes(config: DistributedConfig) -> None:
-    """Joins the other processes, if the config or the environment names any.
+    """Joins the other processes, if config or environment names any, and starts JAX.
 
     Call this before anything else asks JAX for its devices. From here on only process 0
     logs more than errors.
 
     Raises:
-      UserError: if a setting is missing or the others cannot be reached.
+      UserError: if a setting is missing, the others cannot be reached, or JAX has no
+        device.
     """
     config = _from_environment(config)
     if not config.cluster and not config.coordinator_address:
+        start_backend()
         return
     settings = {
         name: getattr(config, name)
@@ -81,7 +83,8 @@ def start_processes(config: DistributedConfig) -> None:
             shutdown_timeout_seconds=_ALIVE_SECONDS,
         )
     except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"distributed: {str(error).splitlines()[0]}") from None
+        raise UserError(f"distributed: {first_line(error)}") from None
+    start_backend()
     if not is_main_process():
         logging.getLogger("frcnn_jax").setLevel(logging.ERROR)
 
@@ -124,12 +127,32 @@ def _from_environment(config: DistributedConfig) -> DistributedConfig:
     return dataclasses.replace(config, **changes)
 
 
+def start_backend() -> None:
+    """Starts JAX on its devices.
+
+    Raises:
+      UserError: if it has none of the platform that was asked for.
+    """
+    try:
+        jax.devices()
+    # RuntimeError, but a bare AssertionError for a GPU that is not there.
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX does not start, with JAX_PLATFORMS={platforms}: {first_line(error)}"
+        ) from None
+
+
 def make_mesh(num_devices: int | None = None) -> Mesh:
     """Arranges devices along the data axis: those of all processes by default.
 
     Args:
       num_devices: take so many of the first ones instead.
+
+    Raises:
+      UserError: see `start_backend`.
     """
+    start_backend()
     devices = None if num_devices is None else jax.devices()[:num_devices]
     shape = (num_devices or jax.device_count(),)
     return jax.make_mesh(

@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from frcnn_jax import cli
 from frcnn_jax.evaluation import evaluate
 
 ROOT = Path(__file__).parents[1]
+CODE = "from frcnn_jax import cli; cli.main()"  # of a process of its own
 
 
 def run(function, arguments, capsys) -> tuple[int, str]:
@@ -53,7 +55,8 @@ SHAPES = ["--config", f"{ROOT}/configs/shapes.py"]
         ("", "command"),
         ("evaluate", "--work-dir DIR or --config PATH"),
         ("evaluate --work-dir /nowhere", "/nowhere/config.json"),
-        ("evaluate --work-dir /nowhere --seed 1", "--seed 1"),
+        ("evaluate --work-dir /nowhere --seed 1", "--seed: a run is evaluated with"),
+        ("evaluate SHAPES --step 7", "--step needs --work-dir"),
         ("evaluate --config nowhere.py", "nowhere.py"),
         ("evaluate SHAPES", "model.pretrained is empty"),
         ("evaluate SHAPES --split nonsense", "nonsense"),
@@ -75,6 +78,12 @@ SHAPES = ["--config", f"{ROOT}/configs/shapes.py"]
         ("import-weights a.pth b.pth", "b.pth"),
         ("import-weights none.pth b.safetensors", "none.pth"),
         ("export-weights", "source"),
+        (
+            "export-weights none.pth b.safetensors --step 3",
+            "step 3 needs a run directory",
+        ),
+        ("report none --step first", "'first', expected a number"),
+        ("report none --step best", "no checkpoint there yet"),
         ("export-weights none.pth b.pth --format caffe", "caffe"),
         ("export-weights none.pth b.npz --format torchvision", "b.npz"),
     ],
@@ -123,3 +132,21 @@ def test_script_explains_every_field_quickly():
     for field in ("--work-dir", "--seed", "--num-steps", "--data.root", "--optimizer."):
         assert field in done.stdout
     assert not done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_device_that_is_not_there_is_one_line_and_code_2(command, tmp_path):
+    options = ["--work-dir", str(tmp_path / "run")]
+    if command == "evaluate":
+        options += ["--model.pretrained", "a.pth"]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, command, *SHAPES, *options],
+        env=os.environ | {"JAX_PLATFORMS": "nonsense"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "JAX does not start, with JAX_PLATFORMS=nonsense: " in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -476,3 +476,43 @@ def test_package_offers_the_detector_and_the_functions():
     assert {"Detector", "ops"} <= set(dir(frcnn_jax))
     with pytest.raises(AttributeError, match="no attribute 'detectors'"):
         _ = frcnn_jax.detectors
+
+
+def test_weights_in_a_run_directory_do_not_stand_for_its_checkpoints(
+    run, params, detector, tmp_path
+):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(run / "checkpoints")
+    detector.save(tmp_path / "run" / "model.safetensors")
+    loaded = Detector.load(tmp_path / "run", step=2)
+    assert_same_parameters(loaded, multiplied(params, 2.0))
+    with pytest.raises(UserError, match="is a run directory, expected another"):
+        detector.save_pretrained(tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_step_needs_a_run_directory(run, detector, tmp_path):
+    detector.save(tmp_path / "detector.safetensors")
+    detector.save_pretrained(tmp_path / "folder")
+    for source in (
+        tmp_path / "detector.safetensors",
+        tmp_path / "folder",
+        run / "checkpoints" / "1",
+    ):
+        with pytest.raises(UserError, match="step 1 needs a run directory"):
+            Detector.load(source, 1)
+
+
+@pytest.mark.parametrize("image", [b"bytes", [[0]], 3, (path for path in "ab")])
+def test_other_types_are_refused_by_name(image, detector):
+    with pytest.raises(TypeError, match=f"of type {type(image).__name__}, expected a"):
+        next(detector.stream([image]))
+
+
+def test_image_without_pixels_is_refused(detector):
+    with pytest.raises(ValueError, match=r"has the shape \(0, 10, 3\)"):
+        detector(np.zeros((0, 10, 3), np.uint8))
+
+
+def test_array_of_jax_is_an_image(detector, picture):
+    assert_same_detections(detector(jnp.asarray(picture)), detector(picture))

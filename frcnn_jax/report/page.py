@@ -24,7 +24,7 @@ _DEFAULT_THRESHOLD = 0.5  # of a class that has no best one
 
 
 def write_report(
-    paths: Sequence[Path], split: str | None = None, step: int | None = None
+    paths: Sequence[Path], split: str | None = None, step: int | str | None = None
 ) -> Path:
     """Writes `report.html` and `report.md` into the first run directory.
 
@@ -34,25 +34,37 @@ def write_report(
     Args:
       paths: run directories.
       split: that was evaluated; by default the test split.
-      step: of the evaluated checkpoint; by default the last one.
+      step: of the evaluated checkpoint, or "best"; by default the last one.
 
     Returns:
       The path of the page.
 
     Raises:
-      UserError: if a directory does not exist or holds no run, or a file cannot be
-        written.
+      UserError: if a directory does not exist or holds no run, no checkpoint is the
+        best, or a file cannot be written.
     """
     names = _distinct_names(paths)
-    runs = [read_run(*each, split, step) for each in zip(paths, names, strict=True)]
+    steps = [_find_step(path, step) for path in paths]
+    runs = [
+        read_run(path, name, split, each)
+        for path, name, each in zip(paths, names, steps, strict=True)
+    ]
     drawn = [_draw_examples(run) for run in runs]
     found = [(run.name, findings.find(run)) for run in runs]
     if len(runs) > 1:
         found.append(("Comparison", compare(runs)))
-    page = paths[0] / f"report{_suffix(runs[0], split, step)}.html"
+    page = paths[0] / f"report{_suffix(runs[0], split, steps[0])}.html"
     replace_text(page, _render(runs, drawn, found))
     replace_text(page.with_suffix(".md"), _markdown(runs, found))
     return page
+
+
+def _find_step(path: Path, step: int | str | None) -> int | None:
+    if not isinstance(step, str):
+        return step
+    from frcnn_jax.weights.checkpoints import find_step  # imports JAX: slow
+
+    return find_step(path, step)
 
 
 def _suffix(run: ReportedRun, split: str | None, step: int | None) -> str:

@@ -1,6 +1,7 @@
 """The tables of a report; the page and `report.md` show the same ones."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -135,7 +136,11 @@ def objects(run: ReportedRun, kind: str) -> Table:
     """
     part = run.evaluation["objects"][kind]
     edges = [f"{edge:g}" for edge in part["edges"]]
-    names = [f"below {edges[0]}", *(f"{edge} and more" for edge in edges)]
+    names = [
+        f"below {edges[0]}",
+        *(f"{low} to {high}" for low, high in itertools.pairwise(edges)),
+        f"{edges[-1]} and more",
+    ]
     rows = [
         [name, str(total), str(found), percent(found / total if total else None)]
         for name, total, found in zip(

@@ -45,7 +45,8 @@ def init_params(config: Config, source: Source) -> tuple[Config, Params]:
     Raises:
       UserError: if the weights cannot be read, or do not fit the config.
     """
-    num_classes = len(source.class_names)
+    class_names = source.class_names
+    num_classes = len(class_names)
     if not config.model.pretrained:
         _warn_of_random_frozen_layers(config.model, {})
         return config, random_params(config.model, num_classes, config.seed)
@@ -53,7 +54,7 @@ def init_params(config: Config, source: Source) -> tuple[Config, Params]:
     model = resolve_preprocessing(config.model, weights)
     config = dataclasses.replace(config, model=model)
     graphdef, shapes = abstract_detector(model, num_classes)
-    arrays = select_matching(weights, parameter_shapes(shapes))
+    arrays = select_matching(weights, parameter_shapes(shapes), class_names)
     _warn_of_random_frozen_layers(model, arrays)
     for line in describe(weights, arrays, parameter_shapes(shapes)):
         _logger.info(line)

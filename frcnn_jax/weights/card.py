@@ -39,10 +39,7 @@ def describe_detector(spec: DetectorSpec, weights: Weights) -> str:
     """
     checkpoint = Path(weights.source)
     progress = _read_json(checkpoint / "progress" / "metadata")
-    evaluation = _read_json(checkpoint.parent.parent / "evaluation.json")
-    # It may be that of another checkpoint or, without a run, anything.
-    if evaluation.get("fingerprints", {}).get("detector") != weights.fingerprint:
-        evaluation = {}
+    evaluation = _find_evaluation(checkpoint.parent.parent, weights.fingerprint)
     fingerprint = progress.get("data", {}).get("fingerprint")
     return _TEMPLATE.format(
         num_classes=len(spec.class_names),
@@ -53,6 +50,16 @@ def describe_detector(spec: DetectorSpec, weights: Weights) -> str:
         training_data=f"fingerprint `{fingerprint}`" if fingerprint else "not known",
         evaluation=_table(evaluation) if evaluation else "Not evaluated.",
     )
+
+
+def _find_evaluation(work_dir: Path, fingerprint: str) -> dict[str, Any]:
+    """Finds a detector's evaluation on the test split, or else on another one."""
+    for path in sorted(work_dir.glob("evaluation*.json")):
+        evaluation = _read_json(path)
+        # It may be that of another checkpoint or, without a run, anything.
+        if evaluation.get("fingerprints", {}).get("detector") == fingerprint:
+            return evaluation
+    return {}
 
 
 def _table(evaluation: dict[str, Any]) -> str:

@@ -32,11 +32,13 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
         were validated.
 
     Raises:
-      UserError: if there is no such checkpoint, it is damaged, or it is of an earlier
-        version.
+      UserError: if there is no such checkpoint, it is damaged, it is of an earlier
+        version, or a step is given of what is no run directory.
     """
     if not (path / "params").is_dir():  # no checkpoint, of whatever version
         path = path / "checkpoints" / str(find_step(path, step))
+    elif step != "latest":
+        raise UserError(f"{path}: is a checkpoint; step {step} needs a run directory")
     spec = read_spec(path)
     # Orbax wants an absolute path.
     item = (path / ("ema" if (path / "ema").is_dir() else "params")).absolute()

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.errors import UserError
+from frcnn_jax.files import check_new_file
 from frcnn_jax.models.parameters import abstract_detector, parameter_shapes
 from frcnn_jax.weights.checkpoints import read_checkpoint
 from frcnn_jax.weights.exporting import FORMATS, export_weights, save_weights
@@ -18,9 +20,7 @@ from frcnn_jax.weights.report import describe
 from frcnn_jax.weights.sources import is_repository
 
 
-def import_file(
-    source: str, output: Path, **options: str | Sequence[float] | Sequence[str]
-) -> None:
+def import_file(source: str, output: Path, **options: Any) -> None:
     """Converts a weight file of another project into one of ours, and reports.
 
     Args:
@@ -30,13 +30,15 @@ def import_file(
 
     Raises:
       UserError: if the source is no full-width VGG16 or detector, does not say how
-        pixels are preprocessed or what its classes are, or the output exists or cannot
-        be written.
+        pixels are preprocessed or what its classes are, an option is for detectors
+        only, or the output exists or cannot be written.
     """
     _check_new(output, [".safetensors"])
-    weights = read_weights(source, **options)  # type: ignore[arg-type]
+    weights = read_weights(source, **options)
     if weights.layout == OWN_FORMAT:
         raise UserError(f"{source}: is a file of frcnn_jax already")
+    if weights.spec is None and options.keys() - {"preprocessing"}:
+        raise UserError(f"{source}: is no detector, expected no classes or anchors")
     config = weights.spec.model if weights.spec else ModelConfig()
     config = resolve_preprocessing(config, weights)
     num_classes = len(weights.arrays.get("head.score.bias", [0, 0])) - 1
@@ -46,13 +48,14 @@ def import_file(
     print(f"wrote {output}, {output.stat().st_size / 2**20:.0f} MiB")
 
 
-def export(source: str, output: Path, layout: str) -> None:
-    """Writes the weights of a run's last checkpoint, or of a file, for another project.
+def export(source: str, output: Path, layout: str, step: int | str = "latest") -> None:
+    """Writes the weights of a run's checkpoint, or of a file, for another project.
 
     Args:
       source: run directory or checkpoint, or what `read_weights` takes.
       output: the new file.
       layout: "frcnn_jax", or one of `FORMATS`.
+      step: of a run's checkpoint, or "latest" or "best".
 
     Raises:
       UserError: if the source cannot be read, lacks a layer of that project, or the
@@ -62,7 +65,9 @@ def export(source: str, output: Path, layout: str) -> None:
     _check_new(output, suffixes)
     path = Path(source)
     is_run = path.is_dir() and not is_repository(path)
-    weights = read_checkpoint(path) if is_run else read_weights(source)
+    if step != "latest" and not is_run:
+        raise UserError(f"{source}: step {step} needs a run directory")
+    weights = read_checkpoint(path, step) if is_run else read_weights(source)
     if layout == OWN_FORMAT:
         save_weights(weights, output)
     else:
@@ -76,5 +81,4 @@ def _check_new(path: Path, suffixes: Sequence[str]) -> None:
         raise UserError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
     if path.exists():
         raise UserError(f"{path}: exists already, expected a new file")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}")
+    check_new_file(path)

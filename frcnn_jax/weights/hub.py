@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from frcnn_jax.config import DetectorSpec
+from frcnn_jax.errors import UserError
 from frcnn_jax.files import replace_text
 from frcnn_jax.weights.card import describe_detector
 from frcnn_jax.weights.exporting import save_weights
@@ -35,8 +36,10 @@ def save_repository(spec: DetectorSpec, weights: Weights, folder: Path) -> None:
       folder: that exists.
 
     Raises:
-      UserError: if a file cannot be written.
+      UserError: if the folder is a run directory, or a file cannot be written.
     """
+    if (folder / "checkpoints").is_dir():  # its config.json is the run's
+        raise UserError(f"{folder}: is a run directory, expected another folder")
     # A path of this machine would mean nothing to others, and tell them too much.
     weights = dataclasses.replace(weights, source="Detector.save_pretrained")
     save_weights(weights, folder / HUB_FILE)

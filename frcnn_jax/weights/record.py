@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,26 +53,31 @@ class Weights:
 
 
 def select_matching(
-    weights: Weights, shapes: Mapping[str, tuple[int, ...]]
+    weights: Weights,
+    shapes: Mapping[str, tuple[int, ...]],
+    class_names: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """Selects the arrays that a detector has a parameter for.
 
-    The layers of class scores and deltas are left out if the number of classes differs;
-    every other array must have the detector's shape.
+    The layers of class scores and deltas are left out if the classes differ, in number
+    or by name; every other array must have the detector's shape.
 
     Args:
       weights: from `read_weights`.
       shapes: of the detector's parameters, by name.
+      class_names: of the detector; empty if they are those of the weights.
 
     Raises:
       UserError: if a shape differs: the file is of another architecture.
     """
+    known_names = weights.spec.class_names if weights.spec else ()
+    same_names = not (known_names and class_names) or known_names == tuple(class_names)
     selected = {}
     for name, array in weights.arrays.items():
-        if name not in shapes:
+        per_class = name.startswith(("head.score.", "head.delta."))
+        if name not in shapes or (per_class and not same_names):
             continue
         if array.shape != shapes[name]:
-            per_class = name.startswith(("head.score.", "head.delta."))
             if per_class and array.shape[:-1] == shapes[name][:-1]:
                 continue
             raise UserError(

@@ -64,8 +64,11 @@ def find_file(source: str) -> SourceFile:
 
 
 def is_repository(path: Path) -> bool:
-    """Returns whether a path is a folder like a repository of the hub."""
-    return (path / HUB_FILE).is_file()
+    """Returns whether a path is a folder like a repository of the hub.
+
+    A run directory is none, even if weights were exported into it.
+    """
+    return (path / HUB_FILE).is_file() and not (path / "checkpoints").is_dir()
 
 
 def download_from_hub(source: str, **options: Any) -> Path:

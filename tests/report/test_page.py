@@ -11,8 +11,9 @@ from frcnn_jax import cli
 from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import sections
-from frcnn_jax.report import comparison
+from frcnn_jax.report import comparison, tables
 from frcnn_jax.report.page import write_report
+from frcnn_jax.report.runs import read_run
 from tests.helpers.reported import (
     shapes_split,
     without_detections,
@@ -169,6 +170,7 @@ def test_run_without_evaluation_says_how_to_make_one(tmp_path):
         ("evaluation.json", '{"voc07_map": 0.5}', "has schema 1, expected 2"),
         ("evaluation.json", "{", "cannot be read"),
         ("evaluation.npz", "no zip", "evaluation.npz: no evaluated split"),
+        ("evaluation.npz", "", "evaluation.npz: no evaluated split"),
         ("config.json", "{", "No config"),
         ("metrics.jsonl", "{", "No training curves"),
     ],
@@ -181,6 +183,22 @@ def test_broken_file_is_named_and_the_rest_is_reported(
     path = write_report([run])
     assert message in html.unescape(missing(path))
     assert "details" in Page(path.read_text()).ids
+
+
+def test_altered_byte_of_the_npz_is_named(tmp_path):
+    run = write_run(tmp_path / "run", shapes_split())
+    content = bytearray((run / "evaluation.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    (run / "evaluation.npz").write_bytes(content)
+    message = html.unescape(missing(write_report([run])))
+    assert "evaluation.npz: no evaluated split" in message
+
+
+def test_objects_by_side_are_labelled_from_edge_to_edge(tmp_path):
+    run = read_run(write_run(tmp_path / "run", shapes_split()), "run")
+    names = [row[0] for row in tables.objects(run, "side").rows]
+    assert names[:3] == ["below 16", "16 to 32", "32 to 64"]
+    assert names[-1].endswith(" and more")
 
 
 def test_missing_npz_leaves_the_figures(tmp_path):

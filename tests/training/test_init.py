@@ -92,6 +92,21 @@ def test_other_classes_are_refused_only_where_all_is_needed(
     assert params["head"]["score"]["bias"].shape == (7,)
 
 
+def test_as_many_classes_of_other_names_are_other_classes(config_with, detector):
+    config = config_with(detector)
+    names = (*CLASS_NAMES[1:], CLASS_NAMES[0])
+    data = dataclasses.replace(config.data, class_names=names)
+    config = dataclasses.replace(config, data=data)
+    with pytest.raises(UserError, match=r"its classes are .*, those of the data set"):
+        evaluate_pretrained(config)
+    _, params = init_params(config, open_source(data, "train"))
+    seeded = random_params(tiny.MODEL, tiny.NUM_CLASSES, config.seed)
+    assert_same(flatten(params["head"]["score"]), flatten(seeded["head"]["score"]))
+    np.testing.assert_array_equal(
+        params["head"]["fc7"]["kernel"], detector["head.fc7.kernel"]
+    )
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -91,3 +91,15 @@ def test_run_is_exported_for_another_project_and_back(work_dir, params, tmp_path
     weights = read_weights(str(output), anchor_scales=(1.0, 2.0))
     expected = flatten(params)
     assert_same(weights.arrays, expected)
+
+
+def test_step_of_the_run_is_exported(work_dir, output, capsys):
+    options = ["--step", "7"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["export-weights", str(work_dir), str(output), *options])
+    assert stop.value.code == 2
+    assert "no checkpoint 7, only" in capsys.readouterr().err
+    options = ["--step", "best"]
+    with pytest.raises(SystemExit):
+        cli.main(["export-weights", str(work_dir), str(output), *options])
+    assert "no checkpoint was validated" in capsys.readouterr().err

@@ -105,6 +105,8 @@ def test_import_of_another_architecture_is_refused(
         (["--preprocessing", "nonsense"], "nonsense"),
         (["--anchor-scales", "eight"], "eight"),
         (["--nonsense"], "--nonsense"),
+        (["--class-names", "cat", "dog"], "is no detector"),
+        (["--anchor-ratios", "1"], "is no detector"),
     ],
 )
 def test_wrong_option_is_refused(option, message, source, output, mistake):

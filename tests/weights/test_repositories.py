@@ -182,6 +182,13 @@ def test_card_has_the_evaluation_of_the_run(run):
     assert "\nCOCO AP 12.5, AP50 50.0, AP75 -\n" in text
 
 
+def test_card_has_the_evaluation_of_another_step_that_is_the_best(run, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "evaluation.json").rename(folder / "evaluation-step5.json")
+    write_evaluation(folder, '{"fingerprints": {"detector": "of the last step"}}')
+    assert "Average precision in percent" in run.generate_model_card().text
+
+
 @pytest.mark.parametrize("change", ["params", "spec"])
 def test_card_has_no_figures_of_another_detector(change, run):
     other = {
