@@ -19,7 +19,7 @@ from frcnn_jax.evaluation.matching import box_iou, flatten
 from frcnn_jax.files import replace_bytes
 
 # Of proposals, best first, and of the sides of anchors in cells.
-PROPOSAL_NUMBERS: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)
+PROPOSAL_COUNTS: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)
 ANCHOR_SCALES: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
@@ -30,7 +30,7 @@ class EvaluatedSplit:
     class_names: tuple[str, ...]  # L names
     annotations: Sequence[Annotation]  # I of them
     detections: Sequence[ImageDetections]  # I of them
-    # [len(PROPOSAL_NUMBERS), N] float32, largest IoU with the best proposals.
+    # [len(PROPOSAL_COUNTS), N] float32, largest IoU with the best proposals.
     proposal_iou: np.ndarray
     anchor_iou: np.ndarray  # [N] float32, largest IoU with an anchor of the detector
     # [N, len(ANCHOR_SCALES)] float32, largest IoU with an anchor of each scale.
@@ -51,10 +51,10 @@ def best_proposal_iou(proposals: np.ndarray, boxes: np.ndarray) -> np.ndarray:
       boxes: [N, 4] objects, in the same pixels.
 
     Returns:
-      [len(PROPOSAL_NUMBERS), N] in [0, 1].
+      [len(PROPOSAL_COUNTS), N] in [0, 1].
     """
     iou = box_iou(proposals, boxes)
-    rows = [iou[:number].max(axis=0, initial=0.0) for number in PROPOSAL_NUMBERS]
+    rows = [iou[:number].max(axis=0, initial=0.0) for number in PROPOSAL_COUNTS]
     return np.stack(rows)
 
 

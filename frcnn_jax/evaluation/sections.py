@@ -15,7 +15,7 @@ from frcnn_jax.evaluation.bootstrap import bootstrap
 from frcnn_jax.evaluation.confusion import confusion_matrix
 from frcnn_jax.evaluation.evaluated_split import (
     ANCHOR_SCALES,
-    PROPOSAL_NUMBERS,
+    PROPOSAL_COUNTS,
     EvaluatedSplit,
 )
 from frcnn_jax.evaluation.matching import flatten
@@ -110,15 +110,16 @@ def precision_by_iou(split: EvaluatedSplit) -> dict[str, Any]:
 
 
 def tide(split: EvaluatedSplit) -> dict[str, Any]:
-    """Counts and prices the six errors.
+    """Counts the six errors and computes the average precision that each one loses.
 
     Returns:
-      `ap50`, a `count` and a `cost` for each error, and the same `per_class`.
+      `ap50`, for each error its `count` and its delta AP (`cost`), and the same
+      `per_class`.
     """
     errors = tide_errors(*split.compared)
 
-    def rows(ap50: Any, counts: np.ndarray, costs: np.ndarray) -> dict[str, Any]:
-        pairs = zip(ERRORS, counts, costs, strict=True)
+    def rows(ap50: Any, counts: np.ndarray, delta_ap: np.ndarray) -> dict[str, Any]:
+        pairs = zip(ERRORS, counts, delta_ap, strict=True)
         return {"ap50": ap50} | {
             name: {"count": count, "cost": cost} for name, count, cost in pairs
         }
@@ -130,11 +131,11 @@ def tide(split: EvaluatedSplit) -> dict[str, Any]:
             split.class_names,
             errors.average_precision,
             errors.counts.T,
-            errors.costs.T,
+            errors.delta_ap.T,
             strict=True,
         )
     }
-    total = rows(mean, errors.counts.sum(axis=1), errors.mean_costs)
+    total = rows(mean, errors.counts.sum(axis=1), errors.mean_delta_ap)
     return plain(total | {"per_class": per_class})
 
 
@@ -188,7 +189,7 @@ def proposals(split: EvaluatedSplit) -> dict[str, Any]:
     }
     return plain(
         {
-            "numbers": PROPOSAL_NUMBERS,
+            "numbers": PROPOSAL_COUNTS,
             "iou_thresholds": RECALL_IOU_THRESHOLDS,
             "recall": breakdown.recalls(best, np.array(RECALL_IOU_THRESHOLDS)),
             "per_class": per_class,

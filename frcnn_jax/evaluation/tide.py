@@ -1,29 +1,29 @@
-"""The six TIDE errors: why average precision is lost, and how much each costs.
+"""The six error types of TIDE, and the average precision that each one loses.
 
-A detection that finds no object is one of these errors, the first that applies; `best`
-is its largest IoU with an object, P = 0.5 is what finds one, and Q = 0.1 background.
+A detection that finds no object has the first of these errors that applies. `best` is
+its largest IoU with an object, P = 0.5 the foreground IoU, Q = 0.1 the background IoU.
 
 - location: Q <= best < P for an object of its class.
 - class: best >= P for an object of another class.
 - duplicate: best >= P for an object of its class, which a better detection has found.
 - background: best <= Q for every object.
-- both: what is left, wrong in class and location.
+- both: everything else; class and location are both wrong.
 
-An object that is not found and that no error of class or location concerns is missed.
-What a type of error costs is the average precision gained if only it is mended: of the
-errors of class and location that concern an object not yet found, the one of highest
-score becomes correct and the others disappear; the other errors disappear; a missed
-object is no longer to be found. These gains do not add up to what is missing.
+An object is missed if it is neither found nor the target of a class or location error.
+The delta AP of an error type is the average precision gained by fixing that type alone.
+Fixing a class or location error whose target is not found yet makes the detection with
+the highest score correct and removes the others; other false positives are removed; a
+missed object no longer counts. The gains do not add up to the total loss.
 
-Matching and average precision are COCO's at IoU 0.5, difficult objects included
-(`greedy.py`): they are not to be found, and detections of them are no errors.
+Matching and average precision are COCO's at IoU 0.5 (`greedy.py`), also for difficult
+objects: they do not have to be found, and detections of them are not errors.
 
 References:
   Bolya et al., TIDE: a general toolbox for identifying object detection errors, ECCV
   2020, sections 2.2 and 2.3.
   dbolya/tide:tidecv/quantify.py. It includes classes with detections but no object in
-  the mean, and gives 0 to a class whose objects have all been missed once these are no
-  longer to be found; that is 1 here.
+  the mean, and after fixing missed objects gives 0 to a class whose objects were all
+  missed; here that is 1.
 """
 
 from collections.abc import Sequence
@@ -53,15 +53,15 @@ class TIDEErrors(NamedTuple):
 
     average_precision: np.ndarray  # [L] COCO's at IoU 0.5; NaN without objects
     counts: np.ndarray  # [6, L] errors, by the class of the detection or missed object
-    costs: np.ndarray  # [6, L] what mending each type adds to the average precision
-    mean_costs: np.ndarray  # [6] what it adds to the mean over the classes with objects
+    delta_ap: np.ndarray  # [6, L] average precision gained by fixing each type alone
+    mean_delta_ap: np.ndarray  # [6] its mean over the classes with objects
     detection_errors: np.ndarray  # [all D] index into `ERRORS`; -1 correct or ignored
     detection_objects: np.ndarray  # [all D] object of a class or location error, or -1
     missed: np.ndarray  # [all N] bool
 
 
 class _Judged(NamedTuple):
-    """What becomes of every detection and object."""
+    """The verdict on every detection and object."""
 
     found: FlatDetections
     truth: FlatObjects
@@ -69,7 +69,7 @@ class _Judged(NamedTuple):
     correct: np.ndarray  # [all D] bool
     errors: np.ndarray  # [all D] index into `ERRORS`, or -1
     objects: np.ndarray  # [all D] object of a class or location error, or -1
-    mended: np.ndarray  # detections that become correct if their error is mended
+    fixable: np.ndarray  # detections that fixing their error makes correct
     missed: np.ndarray  # [all N] bool
 
 
@@ -78,7 +78,7 @@ def tide_errors(
     ground_truths: Sequence[ImageGroundTruth],
     num_classes: int,
 ) -> TIDEErrors:
-    """Classifies the errors, and computes what each type costs.
+    """Classifies the errors, and computes the delta AP of each type.
 
     Args:
       detections: one for each image; the 100 best of each class count.
@@ -95,14 +95,14 @@ def tide_errors(
     before = _precisions_without(judged, None, num_classes)
     before = np.where(has_objects, before, np.nan)
     after = [_precisions_without(judged, n, num_classes) for n in range(len(ERRORS))]
-    costs = np.nan_to_num(np.maximum(np.stack(after) - before, 0.0))
+    delta_ap = np.nan_to_num(np.maximum(np.stack(after) - before, 0.0))
     labels = [judged.found.labels[judged.errors == error] for error in range(_MISSED)]
     labels.append(judged.truth.labels[judged.missed])
     return TIDEErrors(
         average_precision=before,
         counts=np.stack([np.bincount(each, minlength=num_classes) for each in labels]),
-        costs=costs,
-        mean_costs=costs.sum(axis=1) / max(has_objects.sum(), 1),
+        delta_ap=delta_ap,
+        mean_delta_ap=delta_ap.sum(axis=1) / max(has_objects.sum(), 1),
         detection_errors=judged.errors,
         detection_objects=judged.objects,
         missed=judged.missed,
@@ -125,18 +125,18 @@ def _judge(
     errors, objects = (np.full(len(found.labels), -1) for _ in range(2))
     best = _best_overlaps(detections, ground_truths)
     errors[wrong], objects[wrong] = _classify(*(each[wrong] for each in best))
-    mended = _select_mendable(kept, found.scores, objects, is_found)
+    fixable = _select_fixable(kept, found.scores, objects, is_found)
     missed = ~truth.difficult & ~is_found
-    missed[objects[mended]] = False
-    return _Judged(found, truth, kept, correct, errors, objects, mended, missed)
+    missed[objects[fixable]] = False
+    return _Judged(found, truth, kept, correct, errors, objects, fixable, missed)
 
 
 def _precisions_without(
     judged: _Judged, error: int | None, num_classes: int
 ) -> np.ndarray:
-    """Computes each class's average precision when one type of error is mended."""
-    found, truth, kept, correct, errors, objects, mended, missed = judged
-    of_type = mended[errors[mended] == error]
+    """Computes each class's average precision after fixing one type of error."""
+    found, truth, kept, correct, errors, objects, fixable, missed = judged
+    of_type = fixable[errors[fixable] == error]
     labels, correct = found.labels.copy(), correct.copy()
     labels[of_type] = truth.labels[objects[of_type]]
     correct[of_type] = True
@@ -188,7 +188,7 @@ def _classify(
     return errors, objects
 
 
-def _select_mendable(
+def _select_fixable(
     kept: np.ndarray, scores: np.ndarray, objects: np.ndarray, is_found: np.ndarray
 ) -> np.ndarray:
     """Returns the best detection that concerns each object not yet found."""

@@ -8,7 +8,7 @@ from frcnn_jax import ops
 from frcnn_jax.evaluation import breakdown
 from frcnn_jax.evaluation.anchors import best_anchor_iou
 from frcnn_jax.evaluation.confusion import confusion_matrix
-from frcnn_jax.evaluation.evaluated_split import PROPOSAL_NUMBERS, best_proposal_iou
+from frcnn_jax.evaluation.evaluated_split import PROPOSAL_COUNTS, best_proposal_iou
 from frcnn_jax.evaluation.matching import box_iou
 from tests.helpers.cases import FAR, SQUARE, detected, truth
 from tests.helpers.random_images import random_split
@@ -76,7 +76,7 @@ def test_objects_are_counted_by_side_and_by_aspect():
 def test_recall_of_proposals_grows_with_their_number():
     proposals = np.array([FAR, SQUARE, SQUARE], float)
     best = best_proposal_iou(proposals, np.array([SQUARE, (0, 0, 10, 5)]))
-    assert best.shape == (len(PROPOSAL_NUMBERS), 2)
+    assert best.shape == (len(PROPOSAL_COUNTS), 2)
     assert best[0].tolist() == [0.0, 0.0]
     assert (best[1:] == [1.0, 0.5]).all()
     recalls = breakdown.recalls(best, np.array([0.5, 0.75]))

@@ -79,7 +79,7 @@ class SlowTIDE:
             return "duplicate"
         return "background" if max(iou.values(), default=0.0) <= 0.1 else "both"
 
-    def average_precisions(self, mended=None):
+    def average_precisions(self, fixed=None):
         best_row = {}
         for i, key in self.targets.items():
             is_better = (
@@ -91,14 +91,14 @@ class SlowTIDE:
         for i, (score, label, state) in enumerate(self.rows):
             if state == "correct":
                 points[label].append((score, True))
-            elif state == mended and i in best_row.values():
+            elif state == fixed and i in best_row.values():
                 points[self.objects[self.targets[i]][0]].append((score, True))
-            elif state not in (mended, "ignored"):
+            elif state not in (fixed, "ignored"):
                 points[label].append((score, False))
         counted = [
             label
             for key, (label, _) in self.objects.items()
-            if mended != "missed" or key not in self.missed
+            if fixed != "missed" or key not in self.missed
         ]
         return [self.area(points[n], counted.count(n)) for n in range(self.num_classes)]
 
@@ -119,7 +119,7 @@ class SlowTIDE:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_errors_and_costs_are_those_of_the_definitions(seed):
+def test_errors_and_delta_ap_are_those_of_the_definitions(seed):
     found, there = random_split(seed, num_images=25, num_classes=4)
     slow = SlowTIDE(found, there, 4)
     errors = tide_errors(found, there, 4)
@@ -128,9 +128,11 @@ def test_errors_and_costs_are_those_of_the_definitions(seed):
     assert errors.counts.sum(axis=1).tolist() == expected
     before = slow.average_precisions()
     np.testing.assert_allclose(errors.average_precision, before)
-    for name, costs, mean in zip(ERRORS, errors.costs, errors.mean_costs, strict=True):
+    for name, delta_ap, mean in zip(
+        ERRORS, errors.delta_ap, errors.mean_delta_ap, strict=True
+    ):
         gained = np.maximum(np.subtract(slow.average_precisions(name), before), 0.0)
-        np.testing.assert_allclose(costs, gained, atol=1e-12)
+        np.testing.assert_allclose(delta_ap, gained, atol=1e-12)
         assert mean == pytest.approx(gained.mean(), abs=1e-12)
 
 
@@ -157,9 +159,9 @@ def test_single_detection_is_one_error(row, error):
     # An object that an error of location or class concerns is not missed as well.
     expected = {error, "missed"} if error in ("both", "background") else {error}
     assert counts == {name: int(name in expected) for name in ERRORS}
-    costs = dict(zip(ERRORS, errors.mean_costs, strict=True))
+    delta_ap = dict(zip(ERRORS, errors.mean_delta_ap, strict=True))
     if error in ("location", "class"):
-        assert costs[error] == 1.0
+        assert delta_ap[error] == 1.0
 
 
 def test_second_detection_of_an_object_is_a_duplicate():
@@ -178,10 +180,10 @@ def test_detection_of_a_difficult_object_is_no_error():
 
 def test_class_whose_objects_are_all_missed_costs_its_whole_precision():
     errors = tide_errors([detected((FAR, 0.9, 0))], [truth((SQUARE, 0))], 1)
-    assert errors.costs[ERRORS.index("missed")].tolist() == [1.0]
+    assert errors.delta_ap[ERRORS.index("missed")].tolist() == [1.0]
 
 
 def test_without_objects_or_detections_nothing_is_an_error():
     errors = tide_errors([detected()], [truth()], 2)
     assert errors.counts.sum() == 0
-    assert errors.costs.shape == (6, 2)
+    assert errors.delta_ap.shape == (6, 2)

@@ -4,7 +4,7 @@ import numpy as np
 
 from frcnn_jax.evaluation.evaluated_split import (
     ANCHOR_SCALES,
-    PROPOSAL_NUMBERS,
+    PROPOSAL_COUNTS,
     EvaluatedSplit,
 )
 from tests.helpers.random_images import random_split
@@ -16,7 +16,7 @@ def evaluated(detections, annotations, class_names=CLASS_NAMES) -> EvaluatedSpli
     """Adds proposals and anchors to detections and ground truth."""
     random = np.random.default_rng(0)
     num_objects = sum(len(each.labels) for each in annotations)
-    proposal_iou = random.random((len(PROPOSAL_NUMBERS), num_objects))
+    proposal_iou = random.random((len(PROPOSAL_COUNTS), num_objects))
     return EvaluatedSplit(
         class_names=class_names,
         annotations=annotations,
