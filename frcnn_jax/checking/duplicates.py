@@ -14,7 +14,7 @@ _MAX_DISTANCE = 12
 _BLOCK = 512  # images that are compared with all others at once
 
 
-class Look(NamedTuple):
+class ImageHash(NamedTuple):
     """What images are compared by."""
 
     digest: bytes  # SHA-256 of size and pixels
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
     is_exact: bool
 
 
-def look_at(pixels: np.ndarray) -> Look:
+def hash_image(pixels: np.ndarray) -> ImageHash:
     """Computes what an image, [H, W, 3] uint8, is compared by.
 
     References:
@@ -39,17 +39,17 @@ def look_at(pixels: np.ndarray) -> Look:
     digest.update(np.ascontiguousarray(pixels).data)
     gray = Image.fromarray(pixels).convert("L")
     cells = np.asarray(gray.resize((_SIDE + 1, _SIDE), Image.Resampling.BOX))
-    return Look(digest.digest(), (cells[:, 1:] > cells[:, :-1]).ravel())
+    return ImageHash(digest.digest(), (cells[:, 1:] > cells[:, :-1]).ravel())
 
 
 def find_pairs(
-    looks: Sequence[Look], others: Sequence[Look] | None = None
+    hashes: Sequence[ImageHash], others: Sequence[ImageHash] | None = None
 ) -> list[Pair]:
     """Finds the images that repeat another one.
 
     Args:
-      looks: of the images.
-      others: of those that may be repeated; by default the earlier ones of `looks`.
+      hashes: of the images.
+      others: of those that may be repeated; by default the earlier ones of `hashes`.
 
     Returns:
       At most one pair for each image: with the first image of the same pixels, or else
@@ -57,11 +57,11 @@ def find_pairs(
     """
     pairs = []
     first: dict[bytes, int] = {}
-    for index, look in enumerate(looks if others is None else others):
-        first.setdefault(look.digest, index)
-    nearest, distances = _find_nearest(looks, others)
-    for index, look in enumerate(looks):
-        same = first.get(look.digest)
+    for index, image_hash in enumerate(hashes if others is None else others):
+        first.setdefault(image_hash.digest, index)
+    nearest, distances = _find_nearest(hashes, others)
+    for index, image_hash in enumerate(hashes):
+        same = first.get(image_hash.digest)
         if same is not None and (others is not None or same < index):
             pairs.append(Pair(index, same, True))
         elif distances[index] <= _MAX_DISTANCE:
@@ -70,10 +70,10 @@ def find_pairs(
 
 
 def _find_nearest(
-    looks: Sequence[Look], others: Sequence[Look] | None
+    hashes: Sequence[ImageHash], others: Sequence[ImageHash] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the most similar other image of each, and how many bits differ."""
-    signs = _signs(looks)
+    signs = _signs(hashes)
     other_signs = signs if others is None else _signs(others)
     num_bits = _SIDE * _SIDE
     nearest = np.zeros(len(signs), int)
@@ -90,12 +90,14 @@ def _find_nearest(
     return nearest, distances
 
 
-def _signs(looks: Sequence[Look]) -> np.ndarray:
+def _signs(hashes: Sequence[ImageHash]) -> np.ndarray:
     """Returns [N, 144] float32: 1 or -1, or 0 for images without structure.
 
     Those are alike: black ones, or noise on gray ground.
     """
-    bits = np.array([look.differences for look in looks]).reshape(-1, _SIDE * _SIDE)
+    bits = np.array([image_hash.differences for image_hash in hashes]).reshape(
+        -1, _SIDE * _SIDE
+    )
     counts = bits.sum(axis=1, keepdims=True)
     is_plain = np.minimum(counts, bits.shape[1] - counts) <= _MAX_DISTANCE
     return np.where(is_plain, 0.0, 2.0 * bits - 1.0).astype(np.float32)

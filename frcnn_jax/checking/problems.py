@@ -141,9 +141,9 @@ def _check_use(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:
 def _find_duplicates(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:
     for number, split in enumerate(splits):
         for earlier in splits[:number]:
-            for pair in find_pairs(split.looks, earlier.looks):
+            for pair in find_pairs(split.hashes, earlier.hashes):
                 yield _describe_pair(split, earlier, pair)
-        for pair in find_pairs(split.looks):
+        for pair in find_pairs(split.hashes):
             yield _describe_pair(split, split, pair)
 
 

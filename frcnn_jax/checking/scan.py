@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from frcnn_jax.checking.duplicates import Look, look_at
+from frcnn_jax.checking.duplicates import ImageHash, hash_image
 from frcnn_jax.checking.progress import show_progress
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.records import Annotation, BadBox, Source, check_boxes
@@ -26,7 +26,7 @@ class ScannedSplit:
     broken: dict[int, str]  # why an image cannot be read
     images: list[int]  # the others
     annotations: list[Annotation]  # of the others, as they are annotated
-    looks: list[Look]  # of the others
+    hashes: list[ImageHash]  # of the others
     bad_boxes: list[BadBox]
     source: Source  # what the config selects of the good images and boxes
     selected: list[int]  # the images of `source`
@@ -34,7 +34,7 @@ class ScannedSplit:
 
 class _Readable(NamedTuple):
     annotation: Annotation
-    look: Look
+    hash: ImageHash
 
 
 def scan(data: DataConfig) -> list[ScannedSplit]:
@@ -83,7 +83,7 @@ def _scan_split(
         broken=broken,
         images=images,
         annotations=annotations,
-        looks=[each.look for each in good.values()],
+        hashes=[each.hash for each in good.values()],
         bad_boxes=[bad._replace(image=images[bad.image]) for bad in bad_boxes],
         source=source,
         selected=selected,
@@ -98,7 +98,7 @@ def _scan_images(
     def read(index: int) -> _Readable | str:
         try:
             annotation = raw.annotate(index)
-            return _Readable(annotation, look_at(raw.read_image(index)))
+            return _Readable(annotation, hash_image(raw.read_image(index)))
         except UserError as error:
             return str(error)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frcnn_jax.checking.duplicates import Pair, find_pairs, look_at
+from frcnn_jax.checking.duplicates import Pair, find_pairs, hash_image
 from tests.checking.data import picture
 
 
-def look(image):
-    return look_at(np.asarray(image.convert("RGB")))
+def hash_of(image):
+    return hash_image(np.asarray(image.convert("RGB")))
 
 
 def as_jpeg(image, quality):
@@ -20,18 +20,18 @@ def as_jpeg(image, quality):
     return Image.open(content)
 
 
-LOOKS = [look(picture(seed, (240, 320))) for seed in range(200)]
+HASHES = [hash_of(picture(seed, (240, 320))) for seed in range(200)]
 
 
 def test_different_pictures_are_no_pairs():
-    assert find_pairs(LOOKS) == []
-    assert find_pairs(LOOKS[:100], LOOKS[100:]) == []
+    assert find_pairs(HASHES) == []
+    assert find_pairs(HASHES[:100], HASHES[100:]) == []
 
 
 def test_equal_pixels_are_an_exact_pair_with_the_first_image_that_has_them():
-    looks = [LOOKS[0], LOOKS[1], LOOKS[0], LOOKS[0]]
-    assert find_pairs(looks) == [Pair(2, 0, True), Pair(3, 0, True)]
-    assert find_pairs(looks[1:], [LOOKS[5], LOOKS[0]]) == [
+    hashes = [HASHES[0], HASHES[1], HASHES[0], HASHES[0]]
+    assert find_pairs(hashes) == [Pair(2, 0, True), Pair(3, 0, True)]
+    assert find_pairs(hashes[1:], [HASHES[5], HASHES[0]]) == [
         Pair(1, 1, True),
         Pair(2, 1, True),
     ]
@@ -48,30 +48,33 @@ def test_equal_pixels_are_an_exact_pair_with_the_first_image_that_has_them():
     ids=["smaller", "jpeg", "darker", "cropped"],
 )
 def test_a_changed_copy_is_a_near_pair(copy):
-    copies = [look(copy(picture(seed, (240, 320)))) for seed in (7, 150)]
-    assert find_pairs(copies, LOOKS) == [Pair(0, 7, False), Pair(1, 150, False)]
-    assert find_pairs([*LOOKS, *copies]) == [Pair(200, 7, False), Pair(201, 150, False)]
+    copies = [hash_of(copy(picture(seed, (240, 320)))) for seed in (7, 150)]
+    assert find_pairs(copies, HASHES) == [Pair(0, 7, False), Pair(1, 150, False)]
+    assert find_pairs([*HASHES, *copies]) == [
+        Pair(200, 7, False),
+        Pair(201, 150, False),
+    ]
 
 
 def test_the_same_pixels_in_another_shape_are_no_exact_pair():
     pixels = np.asarray(picture(0, (60, 80)))
-    other = look_at(pixels.reshape(80, 60, 3))
-    assert not any(pair.is_exact for pair in find_pairs([look_at(pixels), other]))
+    other = hash_image(pixels.reshape(80, 60, 3))
+    assert not any(pair.is_exact for pair in find_pairs([hash_image(pixels), other]))
 
 
 def test_pictures_without_structure_are_not_near_one_another():
-    plain = [look(Image.new("RGB", (80, 60), color)) for color in ("black", "gray")]
+    plain = [hash_of(Image.new("RGB", (80, 60), color)) for color in ("black", "gray")]
     assert find_pairs(plain) == []
     assert find_pairs([*plain, plain[1]]) == [Pair(2, 1, True)]
 
 
 def test_no_images_have_no_pairs():
-    assert find_pairs([]) == find_pairs(LOOKS, []) == find_pairs([], LOOKS) == []
+    assert find_pairs([]) == find_pairs(HASHES, []) == find_pairs([], HASHES) == []
 
 
 def test_pairs_do_not_depend_on_the_block_size(monkeypatch):
-    looks = [*LOOKS[:20], *LOOKS[:5], look(as_jpeg(picture(3, (240, 320)), 30))]
-    expected = find_pairs(looks)
+    hashes = [*HASHES[:20], *HASHES[:5], hash_of(as_jpeg(picture(3, (240, 320)), 30))]
+    expected = find_pairs(hashes)
     assert len(expected) == 6
     monkeypatch.setattr("frcnn_jax.checking.duplicates._BLOCK", 4)
-    assert find_pairs(looks) == expected
+    assert find_pairs(hashes) == expected
