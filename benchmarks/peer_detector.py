@@ -60,10 +60,10 @@ class PeerDetector:
             name: self.to_tensor(_convert(name, array), channels_last=array.ndim == 4)
             for name, array in params.items()
         }
-        colors = config.preprocessing
+        preprocessing = config.preprocessing
         self.mean, self.std = (
             self.to_tensor(np.array(each, np.float32)[:, None, None])
-            for each in (colors.pixel_mean, colors.pixel_std)
+            for each in (preprocessing.pixel_mean, preprocessing.pixel_std)
         )
         self.delta_std = self.to_tensor(np.array(config.losses.delta_std)[XYXY])
 

@@ -232,8 +232,10 @@ class Detector(ModelHubMixin):
     def to_weights(self) -> Weights:
         """Returns the parameters by name, with the spec."""
         arrays = flatten(self.params)
-        colors = self.spec.model.preprocessing
-        return Weights(self.source, OWN_FORMAT, "", arrays, (), colors, self.spec)
+        preprocessing = self.spec.model.preprocessing
+        return Weights(
+            self.source, OWN_FORMAT, "", arrays, (), preprocessing, self.spec
+        )
 
     def generate_model_card(self, **metadata: object) -> ModelCard:
         """Describes the detector, with the evaluation of the run it is loaded from.

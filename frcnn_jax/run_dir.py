@@ -35,7 +35,7 @@ _OF_A_START = (
     "max_bad_steps",
     "resume",
 )
-_COLORS = tuple(field.name for field in dataclasses.fields(Preprocessing))
+_PREPROCESSING_FIELDS = tuple(field.name for field in dataclasses.fields(Preprocessing))
 
 
 def match_stored_config(config: Config) -> Config:
@@ -53,8 +53,10 @@ def match_stored_config(config: Config) -> Config:
         return config
     stored_config = read_config(path)
     if config.model.channel_order is None:
-        colors = {name: getattr(stored_config.model, name) for name in _COLORS}
-        model = dataclasses.replace(config.model, **colors)
+        preprocessing = {
+            name: getattr(stored_config.model, name) for name in _PREPROCESSING_FIELDS
+        }
+        model = dataclasses.replace(config.model, **preprocessing)
         config = dataclasses.replace(config, model=model)
     changes = _differences(
         dataclasses.asdict(stored_config), dataclasses.asdict(config), _OF_A_START

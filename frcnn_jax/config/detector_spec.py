@@ -12,7 +12,7 @@ from frcnn_jax.config.schema import DataConfig, ModelConfig, Resizing
 class DetectorSpec:
     """Everything that parameters need to become a detector again."""
 
-    model: ModelConfig  #: its colors are known; `pretrained` is empty
+    model: ModelConfig  #: its preprocessing is set; `pretrained` is empty
     class_names: tuple[str, ...]  #: L names; empty if unknown
     resizing: Resizing = dataclasses.field(default_factory=Resizing)
 
@@ -44,10 +44,10 @@ def make_spec(
       data: how its images are resized.
       class_names: L names, in the order of the labels.
     """
-    colors = dataclasses.asdict(model.preprocessing)
+    preprocessing = dataclasses.asdict(model.preprocessing)
     return DetectorSpec(
         # Where training started from means nothing on another machine.
-        model=dataclasses.replace(model, pretrained="", **colors),
+        model=dataclasses.replace(model, pretrained="", **preprocessing),
         class_names=tuple(class_names),
         resizing=Resizing.from_config(data),
     )

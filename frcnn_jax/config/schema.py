@@ -320,11 +320,11 @@ class ModelConfig(Section, path="model"):
         super().__post_init__()
         for name in ("anchor_scales", "anchor_ratios"):
             self._check(len(getattr(self, name)) > 0, name, "at least one")
-        colors = (self.channel_order, self.pixel_mean, self.pixel_std)
-        if colors.count(None) not in (0, 3):
+        preprocessing = (self.channel_order, self.pixel_mean, self.pixel_std)
+        if preprocessing.count(None) not in (0, 3):
             raise UserError(
-                f"model.channel_order, pixel_mean, pixel_std is {colors}, expected "
-                "all three or none"
+                f"model.channel_order, pixel_mean, pixel_std is {preprocessing}, "
+                "expected all three or none"
             )
 
     @property

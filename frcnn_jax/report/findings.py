@@ -102,8 +102,8 @@ def _weakest_class(evaluation: Evaluation) -> Iterator[str]:
     if not values:
         return
     weakest, best = (f(values, key=lambda n: values[n]) for f in (min, max))
-    is_told = weakest in _hardly_found(evaluation)
-    if is_told or values[best] - values[weakest] < 0.05:
+    is_reported = weakest in _hardly_found(evaluation)
+    if is_reported or values[best] - values[weakest] < 0.05:
         return
     low, high = map(percent, evaluation["intervals"]["per_class"][weakest]["area_ap"])
     yield (

@@ -53,8 +53,8 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
     except Exception as error:  # Orbax raises just that for a truncated array
         raise UserError(f"{path}: cannot be read: {reason(error)}") from error
     arrays = flatten(params)
-    colors = spec.model.preprocessing
-    return Weights(str(path), OWN_FORMAT, "", arrays, (), colors, spec)
+    preprocessing = spec.model.preprocessing
+    return Weights(str(path), OWN_FORMAT, "", arrays, (), preprocessing, spec)
 
 
 def read_spec(path: Path) -> DetectorSpec:

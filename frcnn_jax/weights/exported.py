@@ -61,8 +61,10 @@ def read_exported(path: Path) -> Weights:
     """
     description = read_description(path)
     spec, file = description.detector, read_file(str(path / description.parameters))
-    colors = spec.model.preprocessing
-    return Weights(str(path), OWN_FORMAT, file.sha256, file.arrays, (), colors, spec)
+    preprocessing = spec.model.preprocessing
+    return Weights(
+        str(path), OWN_FORMAT, file.sha256, file.arrays, (), preprocessing, spec
+    )
 
 
 def read_description(path: Path) -> Description:

@@ -29,11 +29,13 @@ def save_weights(weights: Weights, path: Path) -> None:
     Raises:
       UserError: if the file cannot be written, or a detector has no class names.
     """
-    colors = weights.preprocessing
+    preprocessing = weights.preprocessing
     metadata = {
         "format": OWN_FORMAT,
         "source": f"{weights.source}, {weights.layout}, {weights.sha256}",
-        "model": json.dumps({} if colors is None else dataclasses.asdict(colors)),
+        "model": json.dumps(
+            {} if preprocessing is None else dataclasses.asdict(preprocessing)
+        ),
     }
     if weights.spec is not None:
         if not weights.spec.class_names:

@@ -92,7 +92,7 @@ def resolve_preprocessing(config: ModelConfig, weights: Weights) -> ModelConfig:
     """Fills in the preprocessing, and checks that weights and config agree.
 
     Args:
-      config: its colors may be unset.
+      config: its preprocessing may be unset.
       weights: from `read_weights`.
 
     Raises:

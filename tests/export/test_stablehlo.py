@@ -295,8 +295,8 @@ def test_parameters_of_another_detector_are_refused(detector, whole, tmp_path):
 
 @pytest.mark.slow
 def test_full_width_export_finds_the_same_to_the_bit(tmp_path):
-    colors = dataclasses.asdict(PREPROCESSINGS["torchvision"])
-    model = ModelConfig(head_channels=256, **colors)
+    preprocessing = dataclasses.asdict(PREPROCESSINGS["torchvision"])
+    model = ModelConfig(head_channels=256, **preprocessing)
     spec = DetectorSpec(
         model=model,
         class_names=tiny.SPEC.class_names,

@@ -58,8 +58,8 @@ def test_training_step_can_be_compiled_for_accelerators(name):
 @pytest.mark.parametrize("name", ["voc07_vgg16", "notebook"])
 def test_full_width_training_step_can_be_compiled_for_accelerators(name):
     config = load_config(CONFIGS / f"{name}.py")
-    colors = dataclasses.asdict(PREPROCESSINGS["torchvision"])
-    model = dataclasses.replace(config.model, **colors)
+    preprocessing = dataclasses.asdict(PREPROCESSINGS["torchvision"])
+    model = dataclasses.replace(config.model, **preprocessing)
     lowered = lower_step(dataclasses.replace(config, model=model), micro_batches=1)
     # 13 of VGG16 and 3 of the region proposal network, forward.
     assert lowered.count("stablehlo.convolution") >= 16

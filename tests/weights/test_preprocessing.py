@@ -68,7 +68,7 @@ every_project = pytest.mark.parametrize("project", PROJECTS)
 def preprocessing_of(weights) -> str | None:
     if weights.preprocessing is None:
         return None
-    known = {colors: name for name, colors in PREPROCESSINGS.items()}
+    known = {each: name for name, each in PREPROCESSINGS.items()}
     return known[weights.preprocessing]
 
 
