@@ -338,10 +338,10 @@ class ModelConfig(Section, path="model"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Section, path="optimizer"):
-    """Stochastic gradient descent with momentum, or Adam, and its schedule."""
+    """Stochastic gradient descent with momentum, or AdamW, and its schedule."""
 
     name: Literal["sgd", "adam"] = "sgd"
-    """SGD with momentum as in the recipe, or Adam for training from scratch."""
+    """SGD with momentum as in the recipe, or AdamW for training from scratch."""
     learning_rate: Annotated[float, POSITIVE] = 1e-3
     """Step size before any drop."""
     rate_batch_size: Annotated[int | None, SIZE] = None
@@ -350,7 +350,8 @@ class OptimizerConfig(Section, path="optimizer"):
     momentum: Annotated[float, Range(0, 1, below_high=True)] = 0.9
     """Momentum (sgd only)."""
     weight_decay: Annotated[float, Range(0, 10**3)] = 5e-4
-    """L2 penalty on kernels; biases have none."""
+    """Weight decay of the kernels, not of biases: an L2 penalty with sgd, decoupled
+    (AdamW) with adam."""
     bias_rate_factor: Annotated[float, POSITIVE] = 2.0
     """The biases' learning rate divided by that of the kernels."""
     boundaries: Annotated[tuple[int | float, ...], POSITIVE] = ()
@@ -360,7 +361,7 @@ class OptimizerConfig(Section, path="optimizer"):
     decay_factor: Annotated[float, Range(1e-9, 1)] = 0.1
     """What each drop multiplies the learning rate by."""
     warmup_steps: Annotated[int, Range(0, 2**31 - 1)] = 0
-    """Steps over which the learning rate rises from 0, linearly."""
+    """Steps of linear warm-up; the first has 1 / warmup_steps of the learning rate."""
     clip_norm: Annotated[float | None, POSITIVE] = None
     """Largest norm of the gradient of all parameters; unlimited by default."""
     ema_decay: Annotated[float | None, INNER_FRACTION] = None

@@ -91,18 +91,22 @@ def largest_size(image_size: tuple[int, int], config: DataConfig) -> tuple[int, 
 
 
 def enlargement_note(image_size: tuple[int, int], config: DataConfig) -> str:
-    """Says in a message why an image needs more room than for its resized size.
+    """Explains in a message why an image needs more room than its resized size.
 
     Args:
       image_size: (height, width) of the original image.
       config: says what may be done to it.
 
     Returns:
-      A note to follow the size; empty if it is that of the resized image.
+      A note to follow the size, with the fields that are set; empty if it is that of
+      the resized image.
     """
     if largest_size(image_size, config) == _scaled_size(image_size, 1.0, config):
         return ""
-    return " (with data.scale_range and data.rotation_probability)"
+    causes = ["data.scale_range"] if config.scale_range[1] != 1.0 else []
+    if config.rotation_probability > 0:
+        causes.append("data.rotation_probability")
+    return f" (with {' and '.join(causes)})"
 
 
 def _scaled_size(

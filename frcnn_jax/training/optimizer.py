@@ -1,4 +1,4 @@
-"""The optimizer: optax's SGD or Adam, with one rule for each group of parameters."""
+"""The optimizer: optax's SGD or AdamW, with one rule for each group of parameters."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def make_schedule(config: OptimizerConfig, batch_size: int) -> optax.Schedule:
     drops = optax.piecewise_constant_schedule(rate, boundaries)
     if config.warmup_steps == 0:
         return drops
-    # The first step already learns, at 1 / warmup_steps of the rate.
+    # The first step has 1 / warmup_steps of the rate, not 0.
     rise = optax.linear_schedule(1 / config.warmup_steps, 1.0, config.warmup_steps - 1)
     return lambda step: drops(step) * rise(step)
 

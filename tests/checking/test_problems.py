@@ -107,11 +107,31 @@ def test_an_image_that_fits_no_canvas_is_a_mistake(photos):
     assert "has 80x53 pixels after resizing, too many for any canvas" in line
 
 
-def test_training_images_that_fit_no_canvas_when_augmented_are_mistakes(photos):
-    config = photos.config(canvases=((60, 80),), scale_range=(0.5, 1.5))
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"scale_range": (0.5, 1.5)},
+            "90x120 pixels after resizing (with scale_range)",
+        ),
+        (
+            {"rotation_probability": 0.5},
+            "80x80 pixels after resizing (with rotation_probability)",
+        ),
+        (
+            {"rotation_probability": 0.5, "scale_range": (0.5, 1.5)},
+            "120x120 pixels after resizing (with scale_range and rotation_probability)",
+        ),
+    ],
+    ids=["scaled", "rotated", "both"],
+)
+def test_training_images_that_fit_no_canvas_when_augmented_are_mistakes(
+    options, words, photos
+):
+    config = photos.config(canvases=((60, 80),), **options)
     problems = check(config).problems
     assert {(each.kind, each.split) for each in problems} == {("no canvas", "train")}
-    assert "has 90x120 pixels after resizing (with data.scale_range" in str(problems[0])
+    assert f"has {words}" in str(problems[0]).replace("data.", "")
 
 
 def test_an_image_that_is_trained_on_and_evaluated_on_is_a_mistake(photos):
