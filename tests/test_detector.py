@@ -423,7 +423,7 @@ def test_vgg16_without_a_detector_is_refused(tmp_path):
     path = tmp_path / "vgg16.safetensors"
     containers.write_safetensors(path, foreign.torchvision())
     message = containers.refusal(path, Detector.load)
-    assert "is no detector, only its first layers" in message
+    assert "is not a detector: it has backbone weights only" in message
 
 
 def test_detector_of_another_project_needs_class_names(tmp_path):

@@ -148,7 +148,8 @@ def _find_unfound(image: _Image, found_shares: np.ndarray) -> Iterator[Suspect]:
         if share < _MOSTLY_FOUND:
             continue
         area = np.prod(box[2:] - box[:2]) / np.prod(image.annotation.image_size)
-        text = f"{name} annotated, nothing found ({share:.0%} of {name} are)"
+        text = f"{name} annotated, nothing found "
+        text += f"(the detector finds {share:.0%} of this class)"
         yield image.suspect("never found", box, label, share + area, text)
 
 

@@ -44,9 +44,11 @@ def _compare(first: ReportedRun, other: ReportedRun) -> Finding:
         verdict = "more than the choice of images explains"
     else:
         verdict = "the choice of images may explain it"
+    direction = "lower" if gain < 0.0 else "higher"
     return Finding(
-        f"VOC07 mAP of {other.name} is {gain:+.1f} points from that of {first.name} "
-        f"(95 % interval of the difference {low:+.1f} to {high:+.1f}): {verdict}.",
+        f"{other.name}'s VOC07 mAP is {abs(gain):.1f} points {direction} than "
+        f"{first.name}'s (95 % interval of the difference {low:+.1f} to {high:+.1f}): "
+        f"{verdict}.",
         "headline",
     )
 

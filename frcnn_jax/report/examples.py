@@ -106,7 +106,7 @@ def draw(
     mistakes: tuple[Sequence[Mistake], Sequence[Mistake]],
     thresholds: np.ndarray,
 ) -> Examples:
-    """Reads the pictures of mistakes; one that cannot be read is told.
+    """Draws the pictures of mistakes, and lists those that cannot be read.
 
     Args:
       split: that was evaluated.

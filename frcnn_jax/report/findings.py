@@ -17,7 +17,7 @@ Evaluation = Mapping[str, Any]
 # What each type of error is called, and what to do about it.
 _ERRORS = {
     "class": ("confused classes", "look at the confusion matrix, and at the labels"),
-    "location": ("bad localization", "train longer, or let the anchors fit better"),
+    "location": ("localization errors", "train longer, or make the anchors fit better"),
     "both": (
         "errors of class and location at once",
         "look at the worst detections, near objects of other classes",
@@ -25,7 +25,7 @@ _ERRORS = {
     "duplicate": ("duplicates", "lower model.detection.iou_threshold"),
     "background": (
         "detections of background",
-        "look whether the worst ones are objects without annotation",
+        "check whether the worst ones are objects that nobody annotated",
     ),
     "missed": ("missed objects", "look at the recall of proposals and at the sizes"),
 }
@@ -41,7 +41,7 @@ class Finding(NamedTuple):
 
 
 def find(run: ReportedRun) -> list[Finding]:
-    """Lists what the figures of a run tell."""
+    """Lists the findings of a run."""
     findings = []
     if run.evaluation:
         rules = (
@@ -114,9 +114,9 @@ def _weakest_class(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _errors(evaluation: Evaluation) -> Iterator[str]:
-    """Tells the costliest error of all classes together, and of the weakest ones."""
+    """Names the costliest error of all classes together, and of the weakest ones."""
     tide = evaluation["tide"]
-    # Where nearly everything is wrong, no error alone tells why.
+    # Where nearly everything is wrong, no single error explains it.
     hardly_found = _hardly_found(evaluation)
     weak = [name for name in _weak_classes(evaluation) if name not in hardly_found]
     rows = {"All classes together": tide}
@@ -124,20 +124,16 @@ def _errors(evaluation: Evaluation) -> Iterator[str]:
         rows |= {name: tide["per_class"][name] for name in weak[:3]}
     for name, row in rows.items():
         costs = {error: row[error]["cost"] for error in ERRORS}
-        costliest, total = (
-            max(costs, key=lambda error: costs[error]),
-            sum(costs.values()),
-        )
-        if total < 0.005:
+        costliest = max(costs, key=lambda error: costs[error])
+        if sum(costs.values()) < 0.005:
             continue
         what, advice = _ERRORS[costliest]
         if costliest in ("location", "missed") and name in tide["per_class"]:
             anchor = evaluation["anchors"]["per_class"][name]["median_iou"]
             advice = f"the median best anchor IoU is {anchor:.2f}; {advice}"
         yield (
-            f"{name}: {what} cost the most: {100 * costs[costliest]:.1f} points of "
-            f"AP50, {percent(costs[costliest] / total)} of what all errors cost; "
-            f"{advice}."
+            f"{name}: {what} cost the most; fixing them alone would gain "
+            f"{100 * costs[costliest]:.1f} points of AP50; {advice}."
         )
 
 
@@ -256,15 +252,15 @@ def _anchors(run: ReportedRun) -> Iterator[str]:
     name = min(highest, key=lambda each: highest[each])
     if highest[name] < 0.75:
         yield (
-            f"{name}: anchors of no scales overlap more than {percent(highest[name])} "
-            "of the objects by IoU 0.5: small ones need larger images "
-            "(data.shorter_side, data.longer_side, data.canvases), long ones other "
-            "model.anchor_ratios."
+            f"{name}: no choice of anchor scales covers more than "
+            f"{percent(highest[name])} of the objects by IoU 0.5: small ones need "
+            "larger images (data.shorter_side, data.longer_side, data.canvases), long "
+            "ones other model.anchor_ratios."
         )
 
 
 def _training(run: ReportedRun) -> Iterator[str]:
-    """Tells whether the loss still falls, and whether that of validation has turned."""
+    """Reports a loss that still falls, and a validation loss that rises again."""
     nothing = (np.zeros(0), np.zeros(0))
     _, loss = run.curves.get("loss", nothing)
     if len(loss) >= 20:
@@ -280,8 +276,9 @@ def _training(run: ReportedRun) -> Iterator[str]:
     if len(values) >= 3 and values[-1] > 1.03 * values.min():
         yield (
             f"The validation loss was lowest at step {steps[values.argmin()]:.0f} "
-            f"({values.min():.3g}; now {values[-1]:.3g}): the last steps overfit; "
-            "--step best takes the best checkpoint."
+            f"({values.min():.3g}; now {values[-1]:.3g}): the detector may overfit; "
+            "--step best selects the checkpoint with the highest validation VOC07 mAP, "
+            "which may be another."
         )
     _, skipped = run.curves.get("bad_steps", nothing)
     if len(skipped) and skipped[-1]:

@@ -76,7 +76,7 @@ def _suffix(run: ReportedRun, split: str | None, step: int | None) -> str:
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Names runs after their directories, with as many parents as tell them apart."""
+    """Names runs after their directories, with parents until the names differ."""
     parts = [path.resolve().parts for path in paths]
     for number in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-number:]) for each in parts]

@@ -1,4 +1,4 @@
-"""Reads what a run directory has to report; what it lacks is told, not refused."""
+"""Reads a run directory for the report: missing parts are reported, not errors."""
 
 import dataclasses
 import json

@@ -99,8 +99,8 @@ class MetricsAccumulator:
         if self._num_bad_steps >= self._max_bad_steps:
             raise UserError(
                 f"{self._num_bad_steps} updates were skipped for a loss or gradient "
-                "that is not finite, as many as max_bad_steps; see bad_steps.jsonl for "
-                "their images"
+                "that is not finite, which reaches max_bad_steps; see "
+                "bad_steps.jsonl for their images"
             )
 
     def flush(self, step: int) -> dict[str, float]:

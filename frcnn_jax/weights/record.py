@@ -39,7 +39,7 @@ class Weights:
 
     @property
     def model_fields(self) -> dict[str, Any]:
-        """The fields of `ModelConfig` that the parameters are valid for only."""
+        """Config fields that the parameters depend on, and their values."""
         fields: dict[str, Any] = {}
         if self.preprocessing is not None:
             fields |= dataclasses.asdict(self.preprocessing)
@@ -106,8 +106,8 @@ def resolve_preprocessing(config: ModelConfig, weights: Weights) -> ModelConfig:
             resolved[field] = value
         elif ours != value:
             raise UserError(
-                f"model.{field} is {ours}, but {weights.source} is right for {value} "
-                "only; leave it out or set it to that"
+                f"model.{field} is {ours}, but {weights.source} requires {value}; "
+                "remove the setting or change it to that"
             )
     config = dataclasses.replace(config, **resolved)
     if config.channel_order is None:

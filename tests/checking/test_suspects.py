@@ -105,7 +105,7 @@ def test_the_most_suspicious_come_first():
     ]
     assert listed[0].rank > listed[1].rank
     assert tuple(listed[3].box) == RIGHT
-    assert "67% of cat are" in listed[2].text
+    assert "(the detector finds 67% of this class)" in listed[2].text
 
 
 def test_without_images_nothing_is_suspect():

@@ -124,7 +124,7 @@ def test_several_runs_stand_side_by_side(run, tmp_path):
     assert "Confusion: one" in text
     assert "Confusion: two" in text
     assert "Area AP by class" in text
-    assert "VOC07 mAP of two is" in text
+    assert "two's VOC07 mAP is" in html.unescape(text)
     assert "95 % interval of the difference" in text
 
 

@@ -118,7 +118,7 @@ def test_missing_model_is_refused(hub, tmp_path):
 
 def test_file_that_is_no_detector_is_refused(tmp_path):
     containers.write_safetensors(tmp_path / "model.safetensors", containers.FULL_WIDTH)
-    with pytest.raises(UserError, match="is no detector, only its first layers"):
+    with pytest.raises(UserError, match="is not a detector: it has backbone weights"):
         Detector.from_pretrained(tmp_path)
 
 
