@@ -78,20 +78,20 @@ def read_weights(
         for ours, theirs in names.items()
     }
     unknown = tuple(sorted(set(file.arrays) - set(names.values())))
-    colors = _preprocessing(source, layout, file, arrays, preprocessing)
+    found = _preprocessing(source, layout, file, arrays, preprocessing)
     spec = None
     if layout.is_detector:
         num_classes = len(arrays["head.score.bias"]) - 1
         spec = DetectorSpec(
-            model=_model_config(layout, colors, anchor_scales, anchor_ratios),
+            model=_model_config(layout, found, anchor_scales, anchor_ratios),
             class_names=_class_names(source, num_classes, class_names),
         )
-    return Weights(source, layout.title, file.sha256, arrays, unknown, colors, spec)
+    return Weights(source, layout.title, file.sha256, arrays, unknown, found, spec)
 
 
 def _model_config(
     layout: Layout,
-    colors: Preprocessing | None,
+    preprocessing: Preprocessing | None,
     anchor_scales: Sequence[float],
     anchor_ratios: Sequence[float],
 ) -> ModelConfig:
@@ -100,7 +100,7 @@ def _model_config(
         anchor_ratios=tuple(anchor_ratios),
         proposals=ProposalConfig(rank_by=layout.rank_by),
         losses=LossConfig(delta_std=DELTA_STD),
-        **({} if colors is None else vars(colors)),
+        **({} if preprocessing is None else vars(preprocessing)),
     )
 
 
@@ -195,14 +195,14 @@ def _read_own(source: str, file: WeightFile) -> Weights:
     _check_complete(source, layout, file.arrays)
     try:
         spec = read_spec(file.metadata) if layout.is_detector else None
-        colors = spec.model.preprocessing if spec else read_preprocessing(file.metadata)
+        own = spec.model.preprocessing if spec else read_preprocessing(file.metadata)
         for name, array in file.arrays.items():
             _check_dimensions(name, array)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     except ValueError as error:
         raise UserError(f"{source}: damaged ({error})") from None
-    return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), colors, spec)
+    return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), own, spec)
 
 
 def _some(names: Iterable[str]) -> str:
