@@ -130,7 +130,7 @@ def shapes_command(work_dir: Path, num_steps: int) -> list[str]:
 
 
 def left_behind(work_dir: Path) -> str:
-    """Tells what a kill left: the last row's step, and any unfinished checkpoint."""
+    """Lists what a kill left: the last row's step, and any unfinished checkpoint."""
     names = sorted(path.name for path in (work_dir / "checkpoints").glob(UNFINISHED))
     return f"{last_step(work_dir)} | {', '.join(names) or '-'}"
 

@@ -68,7 +68,7 @@ class PeerTrainer:
         return loss.item()  # waits for the device
 
     def memory(self) -> int:
-        """Returns the bytes that were needed at most; 0 where a CPU does not tell."""
+        """Returns the peak memory in bytes; 0 on a CPU, which does not report it."""
         is_cuda = self.detector.device == "cuda"
         return torch.cuda.max_memory_allocated() if is_cuda else 0
 

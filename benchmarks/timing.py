@@ -66,7 +66,7 @@ HEADER = """\
 
 
 def measure(case: Case, repeats: int) -> Row:
-    """Compiles, runs once unseen, then ours and the peer's in turn; takes medians."""
+    """Compiles, warms up, runs ours and the peer's in turn; takes medians."""
     arguments = jax.device_put(case.arguments)
     begin = time.perf_counter()
     compiled = jax.jit(case.function).lower(*arguments).compile()
@@ -103,7 +103,7 @@ def keep_freed_memory() -> None:
 
 
 def time_in_turn(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Runs each once unseen, then all in turn; returns the medians in seconds."""
+    """Returns the median seconds of runs in turn, after a warm-up run of each."""
     seconds = [[] for _ in runs]
     for repeat in range(repeats + 1):
         for run, durations in zip(runs, seconds, strict=True):

@@ -80,7 +80,7 @@ class Trainer:
 def _count_flops(lowered: jax.stages.Lowered) -> float:
     try:
         return lowered.cost_analysis()["flops"]
-    except Exception:  # no platform promises to tell
+    except Exception:  # not every platform reports them
         return math.nan
 
 

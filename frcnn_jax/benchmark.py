@@ -45,7 +45,7 @@ def benchmark(
       source: of the detector; see `Detector.load`.
       step: of a run's checkpoint.
       batch_sizes: images computed at once.
-      repeats: timed runs of each, after an unseen one.
+      repeats: timed runs per setting, after one warm-up run.
 
     Raises:
       UserError: if there is no such detector, or an option is impossible.

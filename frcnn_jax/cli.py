@@ -174,7 +174,7 @@ def benchmark(arguments: Sequence[str]) -> None:
         type=int,
         default=10,
         metavar="N",
-        help="timed runs of each, after an unseen one (default: %(default)s)",
+        help="timed runs per setting, after one warm-up run (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     _start()
@@ -215,7 +215,7 @@ def check_data(arguments: Sequence[str]) -> None:
     parser = _Parser(
         prog="frcnn check-data",
         description="Reads all images and annotations that a config uses, and those "
-        "that its folder has besides, and tells what is wrong with them: see "
+        "that its folder has besides, and lists what is wrong with them: see "
         "docs/custom-data.md. Exits with 1 if there are mistakes. Fields of the config "
         "may follow: [--field value ...].",
     )
@@ -345,8 +345,8 @@ def import_weights(arguments: Sequence[str]) -> None:
         "--preprocessing",
         choices=PREPROCESSINGS,
         metavar="NAME",
-        help="how pixels are preprocessed, if the file does not tell or its project "
-        f"does otherwise: {', '.join(PREPROCESSINGS)}",
+        help="how pixels are preprocessed, if the file does not say or its project "
+        f"differs: {', '.join(PREPROCESSINGS)}",
     )
     for name, default in (("scales", "8 16 32"), ("ratios", "0.5 1 2")):
         parser.add_argument(

@@ -98,7 +98,9 @@ class Detector(ModelHubMixin):
         """
         spec = weights.spec
         if spec is None:
-            raise UserError(f"{weights.source}: is no detector, only its first layers")
+            raise UserError(
+                f"{weights.source}: is not a detector: it has backbone weights only"
+            )
         if not spec.class_names:
             raise UserError(
                 f"{weights.source}: does not name its classes; convert it with frcnn "
@@ -160,8 +162,8 @@ class Detector(ModelHubMixin):
           batch_size: images computed at once.
 
         Returns:
-          What the evaluation finds in the same image: to the bit if both compute one
-          image at a time, else but for rounding. For a list, a list.
+          What the evaluation finds in the same image: bit-identical when both run one
+          image at a time, otherwise equal up to rounding. For a list, a list.
 
         Raises:
           UserError: if an image cannot be read, or an option is impossible.

@@ -245,7 +245,7 @@ def jit_per_image(
 def memory_needed(compiled: jax.stages.Compiled) -> tuple[int, int]:
     """Returns the bytes that a device needs to run a program, and its arguments'."""
     analysis = compiled.memory_analysis()
-    if analysis is None:  # the platform does not tell
+    if analysis is None:  # not every platform reports it
         return 0, 0
     arguments = analysis.argument_size_in_bytes
     outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes

@@ -129,7 +129,7 @@ def _detect(
                 pending.append((path, pixels))
                 yield pixels
 
-    # Whatever the score, so that the best one can be told if none is high enough; and
+    # Without the threshold, so that the best score can be reported if none passes; and
     # as many as there are, if only some classes are kept.
     max_detections = options.max_detections
     if options.classes:

@@ -32,7 +32,7 @@ class Scale(NamedTuple):
     seconds_per_run: float  # steps are run together to fill them
 
     def settings(self) -> list[Setting]:
-        """Lists all combinations, the most telling ones first."""
+        """Lists all combinations, the most informative first."""
         axes = self.precisions, self.canvases, self.batch_sizes
         ranks = itertools.product(*(range(len(axis)) for axis in axes))
         return [

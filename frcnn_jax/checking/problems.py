@@ -13,8 +13,8 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.augmentation import enlargement_note, largest_size
 from frcnn_jax.data.transforms import choose_canvas
 
-# Kinds of mistakes, what is done about each, and whether it is one: the others may be
-# as they should be. What is wrong with images that the config does not use is told.
+# Kinds of problems, the consequence of each, and whether it is a mistake: the others
+# may be intended. Problems of images that the config does not use are only notes.
 KINDS = {
     "broken image": ("training ends at it", True),
     "dropped box": ("is not trained on and not to be found", True),
@@ -131,7 +131,7 @@ def _check_use(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:
             yield _problem(split, "shared image", None, text)
         own = split.source.class_names
         if split.uses and not own:
-            text = "no object tells a class, and data.class_names does not"
+            text = "has no labeled objects, and data.class_names is not set"
             yield _problem(split, "no classes", None, text)
         elif split.uses and own != names:
             text = f"has the classes {', '.join(own)}, not {', '.join(names)}"

@@ -109,7 +109,7 @@ def _count_clipped_by_a_pixel(annotations: Sequence[Annotation]) -> int:
 def _describe_canvases(
     annotations: Sequence[Annotation], resizing: Resizing
 ) -> dict[str, Any]:
-    """Tells how many images each canvas takes, and the share that is padding."""
+    """Counts the images of each canvas, and computes its share of padding."""
     rows = {canvas: [0, 0] for canvas in resizing.canvases}  # images, their pixels
     for annotation in annotations:
         size = resized_size_of(annotation.image_size, resizing)

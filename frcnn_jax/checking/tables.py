@@ -73,7 +73,7 @@ def classes(check: DataCheck) -> Table:
 
 
 def canvases(check: DataCheck) -> Table:
-    """Tells the share of the images that take each canvas, and of padding in it."""
+    """Lists the share of images on each canvas, and how much of it is padding."""
     used = {name: each for name, each in check.statistics.items() if each["uses"]}
     rows = [
         [
@@ -89,7 +89,7 @@ def canvases(check: DataCheck) -> Table:
 
 
 def anchors(check: DataCheck) -> Table:
-    """Tells the share of objects that anchors overlap, by class and size."""
+    """Lists the share of objects that anchors overlap, by class and size."""
     if not check.anchors:
         return Table("", [], [])
     now, better = check.anchors[0], suggest(check.anchors)

@@ -19,8 +19,8 @@ def bootstrap(
 
     Images are drawn from the set with replacement, as many as it has, again and again.
     The interval lies between the quantiles (1 - level) / 2 and (1 + level) / 2 of the
-    figures of these sets. It tells how far the figures of other images like these may
-    be, not of other training runs.
+    figures of these sets. It estimates how much the figures vary on other images like
+    these, not between training runs.
 
     Args:
       statistic: computes figures, [F, B], from how often each image counts, [B, I]

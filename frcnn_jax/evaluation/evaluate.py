@@ -65,7 +65,7 @@ _PICTURE_SCORE = 0.3  # of the detections drawn
 
 
 class Validation(NamedTuple):
-    """What the validation of a checkpoint tells."""
+    """The result of validating a checkpoint."""
 
     figures: dict[str, float]
     pictures: dict[str, Image.Image]  # by name; of process 0 only
@@ -154,8 +154,8 @@ def evaluate(
 
     `evaluation.npz` holds what was found, from which `frcnn report` goes on.
 
-    Only the test split at the run's last checkpoint has these names. Those of another
-    split or step say which: `evaluation-train-step60.json`, `pictures-train-step60/`.
+    These are the names for the test split at the run's last checkpoint. Other splits
+    and steps get a suffix: `evaluation-train-step60.json`, `pictures-train-step60/`.
 
     Args:
       detector: what to evaluate.
@@ -293,7 +293,7 @@ class _Found(NamedTuple):
 
 
 def _make_evaluation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
-    """Returns the jitted detection, which tells the proposals, too."""
+    """Returns the jitted detection that also returns the proposals."""
 
     def detect(params: Params, batch: Batch) -> _Found:
         model = nnx.merge(graphdef, params)

@@ -198,7 +198,7 @@ def proposals(split: EvaluatedSplit) -> dict[str, Any]:
 
 
 def anchors(split: EvaluatedSplit) -> dict[str, Any]:
-    """Tells how well anchors fit the objects, those of the detector and others.
+    """Measures how well anchors fit the objects: the detector's and others.
 
     Returns:
       `iou_thresholds`, `recall` and `median_iou` of the detector's anchors; for each

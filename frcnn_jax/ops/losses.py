@@ -1,9 +1,10 @@
 """The four losses of Faster R-CNN, for one image.
 
 Both stages pair a cross-entropy over the sampled boxes with a smooth L1 over the deltas
-of the positive ones. `normalizer` and `localization_weight` tell the two traditions
-apart: the notebook divides the localization loss by the number of positives and weighs
-it by 10; the py-faster-rcnn family divides by the number of sampled boxes, weight 1.
+of the positive ones. `normalizer` and `localization_weight` distinguish the two
+traditions: the notebook divides the localization loss by the number of positives and
+weighs it by 10; the py-faster-rcnn family divides by the number of sampled boxes and
+weighs it by 1.
 """
 
 from typing import Literal

@@ -90,7 +90,7 @@ def _split(x: Array) -> Array:
 
 
 def _is_empty(rows, columns):
-    """Tells which rectangles have no cell, [R, P, Q, 1]."""
+    """Marks empty rectangles, [R, P, Q, 1]."""
     (y_begin, y_end), (x_begin, x_end) = rows, columns
     empty = (y_end <= y_begin)[:, :, None] | (x_end <= x_begin)[:, None]
     return empty[..., None]

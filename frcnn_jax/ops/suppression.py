@@ -219,8 +219,8 @@ def _select(boxes, scores, candidate, iou_threshold, max_outputs):
 def _rank(scores, left, count):
     """Finds the best of the boxes left, ties by index, and how many these are.
 
-    Scores of -inf, which `top_k` cannot tell from boxes that are not left, come when
-    all others are spent, by index.
+    Scores of -inf come last, by index: `top_k` cannot distinguish them from boxes that
+    are no longer candidates.
     """
     above = left & (scores > -jnp.inf)
     index = jnp.arange(len(scores), dtype=scores.dtype)

@@ -46,7 +46,7 @@ def download(url: str, sha256: str = "") -> Path:
     """Downloads a file, unless it is in the cache.
 
     The cache is the folder in the environment variable FRCNN_WEIGHTS_CACHE, by default
-    `~/.cache/frcnn_jax/weights`. Of what breaks off the beginning stays there.
+    `~/.cache/frcnn_jax/weights`. A partial download is kept and resumed.
 
     Args:
       url: `https://`. With a whole SHA-256, or from this machine, `http://` will do;
@@ -145,7 +145,7 @@ def _open_rest(
 
 
 def _version_of(response: http.client.HTTPResponse) -> str:
-    """Returns what `If-Range` takes; empty if the server does not tell versions."""
+    """Returns what `If-Range` takes; empty if the server sends no version."""
     etag = response.headers.get("ETag", "")
     is_strong = etag.startswith('"')  # a weak one may stand for other bytes
     return etag if is_strong else response.headers.get("Last-Modified", "")

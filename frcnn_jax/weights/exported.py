@@ -30,7 +30,7 @@ class ExportedFunction:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
-    """What `detector.json` tells, for programs and for people."""
+    """The content of `detector.json`, for programs and for people."""
 
     format: str
     format_version: int

@@ -40,7 +40,7 @@ def save_repository(spec: DetectorSpec, weights: Weights, folder: Path) -> None:
     """
     if (folder / "checkpoints").is_dir():  # its config.json is the run's
         raise UserError(f"{folder}: is a run directory, expected another folder")
-    # A path of this machine would mean nothing to others, and tell them too much.
+    # A local path means nothing to others, and may reveal too much.
     weights = dataclasses.replace(weights, source="Detector.save_pretrained")
     save_weights(weights, folder / HUB_FILE)
     text = json.dumps(spec.to_dict(), indent=2) + "\n"

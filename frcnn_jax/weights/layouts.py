@@ -27,7 +27,7 @@ class Layout:
     is_detector: bool = False
     output_first: bool = True  # kernels [out, in, h, w], fc6 reads (channel, h, w)
     rank_by: Literal["probability", "logit"] = "probability"  # of its proposals
-    preprocessing: str | None = "torchvision"  # None: the file cannot tell
+    preprocessing: str | None = "torchvision"  # None: the file does not say
     # If conv1_1 is the published Caffe kernel, by the order of colors it is for.
     caffe_preprocessings: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: {"BGR": "caffe", "RGB": "caffe-rgb"}

@@ -43,7 +43,7 @@ def open_source(config: DataConfig, split: str) -> Source:
     source = select(_open_whole(config, split), config)
     if not source.class_names:
         raise UserError(
-            f"no object in {config.root} tells a class; expected some, or class_names"
+            f"{config.root} has no labeled objects; expected some, or data.class_names"
         )
     return source
 
@@ -126,8 +126,8 @@ def warn_of_shared_splits(config: DataConfig) -> None:
         shared = splits.shared_parts(config.train_split, getattr(config, name))
         if shared:
             _logger.warning(
-                "data.train_split and data.%s share %s: figures of images that are "
-                "trained on do not tell how good a detector is",
+                "data.train_split and data.%s share %s: figures on training images "
+                "overestimate the detector",
                 name,
                 ", ".join(shared),
             )

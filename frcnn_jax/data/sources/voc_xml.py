@@ -24,7 +24,7 @@ class AnnotationFile(NamedTuple):
     """What an annotation file holds."""
 
     objects: list[ListedObject]  # Perhaps none.
-    image_size: tuple[int, int] | None  # (height, width), if the file tells.
+    image_size: tuple[int, int] | None  # (height, width), if the file has it.
 
 
 def parse(path: Path) -> AnnotationFile:
