@@ -214,8 +214,8 @@ def check_data(arguments: Sequence[str]) -> None:
     """Checks the data of a config; exits with 1 if something is wrong."""
     parser = _Parser(
         prog="frcnn check-data",
-        description="Reads all images and annotations that a config uses, and those "
-        "that its folder has besides, and lists what is wrong with them: see "
+        description="Reads all images and annotations that a config uses, and the "
+        "others in its folder, and lists what is wrong with them: see "
         "docs/custom-data.md. Exits with 1 if there are mistakes. Fields of the config "
         "may follow: [--field value ...].",
     )
@@ -386,7 +386,7 @@ def export_weights(arguments: Sequence[str]) -> None:
         "--format",
         choices=("frcnn_jax", "torchvision", "chenyuntc"),
         default="frcnn_jax",
-        help="whose names and arrangement (default: %(default)s)",
+        help="format of the output (default: %(default)s)",
     )
     _add_step(parser)
     options = parser.parse_args(arguments)
@@ -414,7 +414,7 @@ def _start() -> None:
     """Sets up messages. JAX is imported only after this, so that --help is quick."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
-    # What Orbax logs, with tracebacks, it raises too, and that ends as one line.
+    # Orbax logs tracebacks of what it also raises, and that ends as one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # It warns of every value inside a loop whose type it does not know.

@@ -45,7 +45,7 @@ from frcnn_jax.weights.sources import is_repository
 # Jitted; of parameters and a batch, see `distributed.jit_per_image`.
 DetectStep = jax.stages.Wrapped
 
-# An image whose canvas is rare waits for this many batches of others at most.
+# An image whose canvas is rare waits for at most this many batches of others.
 _MAX_BATCHES_WAITING = 4
 
 
@@ -151,7 +151,7 @@ class Detector(ModelHubMixin):
     ) -> Detections | list[Detections]:
         """Finds the objects in one picture, or in each of a list.
 
-        The first picture of each canvas takes a compilation, and so does a threshold
+        The first picture of each canvas triggers a compilation, and so does a threshold
         below the trained detector's, or a greater number of detections.
 
         Args:
@@ -336,7 +336,7 @@ def _find_canvas(
     canvases: Sequence[tuple[int, int]],
     path: str | None,
 ) -> tuple[int, int]:
-    """Finds the canvas of an image, on its side if it fits into none as they are.
+    """Finds the canvas of an image, one on its side if it fits into none as they are.
 
     Training may have seen landscapes only; the canvas changes no detection.
     """
@@ -366,7 +366,7 @@ def _group_by_canvas(
 
 
 def _make_batch(examples: Sequence[Batch], batch_size: int) -> Batch:
-    """Stacks images; the first one fills the batch up."""
+    """Stacks images; copies of the first one fill up the batch."""
     filler = examples[0]._replace(image_mask=np.False_)
     rows = [*examples, *[filler] * (batch_size - len(examples))]
     return Batch(*map(np.stack, zip(*rows, strict=True)))

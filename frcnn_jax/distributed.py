@@ -36,9 +36,9 @@ _ALIVE_SECONDS = 30
 
 
 def enable_compilation_cache(folder: str) -> None:
-    """Stores compiled programs in a folder, for the next start; not if it is empty.
+    """Caches compiled programs in a folder, if one is given, for the next start.
 
-    A folder that JAX was given otherwise, as by JAX_COMPILATION_CACHE_DIR, stays.
+    A folder that JAX already has, e.g. by JAX_COMPILATION_CACHE_DIR, takes precedence.
     """
     given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if folder and not given:
@@ -147,7 +147,7 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     """Arranges devices along the data axis: those of all processes by default.
 
     Args:
-      num_devices: take so many of the first ones instead.
+      num_devices: take only this many, the first ones.
 
     Raises:
       UserError: see `start_backend`.
@@ -168,7 +168,7 @@ def check_batch_size(config: Config, mesh: Mesh) -> None:
       mesh: the devices.
 
     Raises:
-      UserError: if the batch cannot be split so.
+      UserError: if the batch cannot be split equally.
     """
     if config.batch_size % (config.micro_batches * mesh.size):
         raise UserError(

@@ -4,7 +4,7 @@
 class UserError(Exception):
     """Something the user can fix: a wrong path, value, file or annotation.
 
-    The message is one line that says what was got, what was expected and where. The
+    The message is one line that says what was found, what was expected and where. The
     command line prints it and exits with code 2; a library user sees it as usual.
     """
 

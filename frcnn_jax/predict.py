@@ -166,7 +166,7 @@ class _Results:
         self.num_images = self.num_detections = 0
 
     def __enter__(self) -> "_Results":
-        """Creates the output folder, and the file of rows anew."""
+        """Creates the output folder and an empty file of rows."""
         out, coco = self._options.out, self._options.coco
         with os_errors_as_user_errors(out):
             out.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ def match_stored_config(config: Config) -> Config:
 
     Raises:
       UserError: if that run has another config, which `resume.allow_changes` permits,
-        or the directory holds something else than a run.
+        or the directory holds something other than a run.
     """
     path = Path(config.work_dir) / "config.json"
     if not path.exists():
@@ -64,8 +64,8 @@ def match_stored_config(config: Config) -> Config:
     if changes and not config.resume.allow_changes:
         raise UserError(
             f"{config.work_dir} holds a run of another config "
-            f"({', '.join(changes)}); choose another --work-dir, or go on with the "
-            "changes by --resume.allow-changes"
+            f"({', '.join(changes)}); choose another --work-dir, or accept the "
+            "changes with --resume.allow-changes"
         )
     return config
 

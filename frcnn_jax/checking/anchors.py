@@ -1,7 +1,7 @@
 """How many objects the anchors overlap, and which anchors would overlap more.
 
-An object that no anchor overlaps by IoU 0.7 is learned from its best anchor alone; one
-that none overlaps by 0.5 is hardly proposed. Boxes and sides are in pixels of the
+An object without an anchor of IoU 0.7 trains only its best anchor; one without an
+anchor of IoU 0.5 is rarely proposed. Boxes and sides are in pixels of the
 resized images.
 """
 

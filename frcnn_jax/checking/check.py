@@ -21,7 +21,7 @@ _SCHEMA = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class DataCheck:
-    """All that is known of a data set."""
+    """Everything that is known about a data set."""
 
     config: Config
     splits: list[ScannedSplit]
@@ -29,7 +29,7 @@ class DataCheck:
     anchors: list[AnchorRecall]  # the config's, then other ones
     problems: list[Problem]
     notes: list[str]  # sentences on what may be as it should be
-    # By split; empty if no detector has looked at it.
+    # By split; empty if no detector has run on it.
     suspects: dict[str, list[Suspect]] = dataclasses.field(default_factory=dict)
 
     @property

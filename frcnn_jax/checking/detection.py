@@ -1,4 +1,4 @@
-"""Lets the detector of a run look at the data that are checked."""
+"""Runs a trained detector on the data that are checked."""
 
 import dataclasses
 

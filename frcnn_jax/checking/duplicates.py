@@ -1,4 +1,4 @@
-"""Finds images that are there twice: with the same pixels, or nearly the same ones."""
+"""Finds duplicate images, with the same pixels or nearly the same ones."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _BLOCK = 512  # images that are compared with all others at once
 
 
 class ImageHash(NamedTuple):
-    """What images are compared by."""
+    """The hashes by which images are compared."""
 
     digest: bytes  # SHA-256 of size and pixels
     differences: np.ndarray  # [144] bool: whether a cell is brighter than the one left
@@ -30,7 +30,7 @@ class Pair(NamedTuple):
 
 
 def hash_image(pixels: np.ndarray) -> ImageHash:
-    """Computes what an image, [H, W, 3] uint8, is compared by.
+    """Computes the hashes of an image, [H, W, 3] uint8.
 
     References:
       N. Krawetz, Kind of Like That (dHash), with 12 x 12 instead of 8 x 8 cells.
@@ -93,7 +93,7 @@ def _find_nearest(
 def _signs(hashes: Sequence[ImageHash]) -> np.ndarray:
     """Returns [N, 144] float32: 1 or -1, or 0 for images without structure.
 
-    Those are alike: black ones, or noise on gray ground.
+    Such images, all black or noise on gray, would all look alike.
     """
     bits = np.array([image_hash.differences for image_hash in hashes]).reshape(
         -1, _SIDE * _SIDE

@@ -1,4 +1,4 @@
-"""Sentences on what of a data set, or of its config, may be worth a change."""
+"""Notes on what may be worth changing in a data set or its config."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

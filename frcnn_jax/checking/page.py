@@ -1,4 +1,4 @@
-"""Writes the page of a checked data set: tables, charts, and pictures in doubt."""
+"""Writes the page of a checked data set: tables, charts, and questionable pictures."""
 
 from pathlib import Path
 

@@ -94,7 +94,7 @@ def _draw(check: DataCheck, problem: Problem) -> list[str]:
 
 
 def _selected_annotation(split: ScannedSplit, number: int) -> Annotation | None:
-    """Returns what the config takes of an image, None if it does not take it."""
+    """Returns the objects of an image that the config uses; None if it uses none."""
     if number not in split.selected:
         return None
     return split.source.annotations[split.selected.index(number)]

@@ -16,8 +16,8 @@ from frcnn_jax.data.transforms import choose_canvas
 # Kinds of problems, the consequence of each, and whether it is a mistake: the others
 # may be intended. Problems of images that the config does not use are only notes.
 KINDS = {
-    "broken image": ("training ends at it", True),
-    "dropped box": ("is not trained on and not to be found", True),
+    "broken image": ("training stops at it", True),
+    "dropped box": ("is ignored in training and evaluation", True),
     "clipped box": ("is cut at the edges of its image", True),
     "other size": ("the boxes may be those of an image of another size", True),
     "too many objects": ("training refuses the image", True),
@@ -64,7 +64,7 @@ class Problem:
         return f"{text} ({self.image.annotation})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON has them; it has no box that is not finite."""
+        """Returns the fields for JSON, which cannot hold a box that is not finite."""
         is_finite = self.box is not None and np.isfinite(self.box).all()
         return dataclasses.asdict(self) | {
             "box": self.box if is_finite else None,

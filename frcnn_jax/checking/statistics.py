@@ -1,4 +1,4 @@
-"""Counts and measures what a split has.
+"""Counts and measures the images and objects of a split.
 
 Difficult objects and crowds are counted apart. Lengths are in pixels of the original
 images; the side of an object is the square root of its area, its aspect height / width.

@@ -25,7 +25,7 @@ FAINT = 0.05
 _SAME_PLACE = 0.5  # IoU of boxes of the same thing
 _NEAR = 0.3  # IoU from which a box may be a badly placed one of the same thing
 
-# If the detector finds a smaller share of a class, what it misses says nothing.
+# If the detector finds a smaller share of a class, its misses mean nothing.
 _MOSTLY_FOUND = 0.5
 
 Kind = Literal["no annotation", "never found", "other class"]
@@ -84,10 +84,11 @@ def find_suspects(
       class_names: L names.
 
     Returns:
-      The suspects, by kind, the most suspicious first: confident detections where
-      nothing is annotated, by score; annotated objects where nothing at all is found,
-      if their class mostly is, those of the most reliably found class first, then the
-      largest; objects found as another class, by how much surer the detector is of it.
+      The suspects by kind, the most suspicious first. Confident detections where
+      nothing is annotated are ranked by score. Annotated objects where nothing is found
+      are listed if most of their class is found, and ranked by that share, then size.
+      Objects found as another class are ranked by how much surer the detector is of
+      it.
     """
     images = [
         _Image(number, *pair, class_names)
@@ -129,7 +130,7 @@ def _find_unannotated(image: _Image) -> Iterator[Suspect]:
     is_free = np.all(overlaps < _NEAR, axis=1) & (found.scores >= CONFIDENT)
     shown: list[int] = []
     for number in np.argsort(-found.scores, kind="stable"):
-        # One of several classes that are found at a place will do.
+        # Of several classes found at the same place, report one.
         box, label = found.boxes[number], int(found.labels[number])
         is_new = np.all(box_iou(box[None], found.boxes[shown]) < _SAME_PLACE)
         if is_free[number] and is_new:
@@ -156,7 +157,7 @@ def _find_unfound(image: _Image, found_shares: np.ndarray) -> Iterator[Suspect]:
 def _find_confused(image: _Image) -> Iterator[Suspect]:
     found, (boxes, labels) = image.found, image.objects
     overlaps = box_iou(boxes, found.boxes)  # [N, D]
-    # A detection that fits another object better is of that one.
+    # A detection that fits another object better belongs to that one.
     best = box_iou(image.annotation.boxes, found.boxes).max(axis=0, initial=0.0)
     is_here = (overlaps >= _SAME_PLACE) & (overlaps >= best)
     is_right = labels[:, None] == found.labels

@@ -13,7 +13,7 @@ from frcnn_jax.checking.problems import KINDS
 from frcnn_jax.report.tables import Table
 
 _WIDTH = 200  # of a table that is not printed to a terminal
-_MAX_LINES = 10  # of a kind that is no mistake
+_MAX_LINES = 10  # of a kind that is not a mistake
 
 
 def print_check(check: DataCheck) -> None:

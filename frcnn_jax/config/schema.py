@@ -124,8 +124,8 @@ class DataConfig(Resizing, path="data"):
     """Smallest and largest factor by which the size of training images varies;
     canvases need room for the largest."""
     min_crop: Annotated[float, Range(0.1, 1)] = 1.0
-    """Training images are replaced by random parts of them, enlarged, with all objects;
-    the sides of a part are at least this fraction of the image's."""
+    """Training images are replaced by random enlarged crops that keep all objects; the
+    sides of a crop are at least this fraction of the image's."""
     color_jitter: Annotated[float, FRACTION] = 0.0
     """Brightness, contrast and saturation of training images change by up to this
     fraction."""
@@ -133,7 +133,7 @@ class DataConfig(Resizing, path="data"):
     """Folder that keeps decoded and resized images for later epochs and runs; none if
     empty."""
     image_cache_gigabytes: Annotated[float, Range(0, 10**6)] = 20.0
-    """What the folder may hold, of 10**9 bytes; a full one keeps what it has."""
+    """Size limit of the folder, in 10**9 bytes; a full one keeps what it has."""
     num_workers: Annotated[int, Range(0, 1024)] = 0
     """Processes that read and resize images; 0 reads in threads of this process."""
 
@@ -190,15 +190,15 @@ class ProposalConfig(Section, path="model.proposals"):
     """How the region proposal network's boxes are ranked and filtered."""
 
     rank_by: Literal["probability", "logit"] = "probability"
-    """Rank by the softmax probability of an object or, as the notebook, its logit."""
+    """Rank by the softmax probability of an object or, like the notebook, its logit."""
     pre_nms_train: Annotated[int, SIZE] = 12000
     """Best boxes that enter NMS in training."""
     post_nms_train: Annotated[int, SIZE] = 2000
-    """Proposals that leave it in training."""
+    """Proposals that NMS keeps in training."""
     pre_nms_test: Annotated[int, SIZE] = 6000
     """Best boxes that enter NMS in detection."""
     post_nms_test: Annotated[int, SIZE] = 300
-    """Proposals that leave it in detection."""
+    """Proposals that NMS keeps in detection."""
     iou_threshold: Annotated[float, INNER_FRACTION] = 0.7
     """NMS drops boxes that overlap a better one by more than this IoU."""
     min_size: Annotated[float, Range(0, 2**14)] = 16.0
@@ -299,11 +299,11 @@ class ModelConfig(Section, path="model"):
     rounding: Literal["round", "floor"] = "round"
     """How RoI max pooling turns pixels into cells; the notebook truncates."""
     channel_order: Literal["RGB", "BGR"] | None = None
-    """Order of the colors; this and the next two default to model.pretrained's."""
+    """Order of the channels; this and the next two default to model.pretrained's."""
     pixel_mean: Annotated[Colors | None, PIXEL_MEANS] = None
-    """Subtracted from the colors, in channel_order, 0..255."""
+    """Subtracted from the channels, in channel_order, 0..255."""
     pixel_std: Annotated[Colors | None, PIXEL_SCALES] = None
-    """The colors are then divided by these."""
+    """The channels are then divided by these."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in; parameters, losses, boxes and NMS are float32."""
     pretrained: str = ""
@@ -365,8 +365,8 @@ class OptimizerConfig(Section, path="optimizer"):
     clip_norm: Annotated[float | None, POSITIVE] = None
     """Largest norm of the gradient of all parameters; unlimited by default."""
     ema_decay: Annotated[float | None, INNER_FRACTION] = None
-    """Evaluate with a moving average of the parameters, of which a step keeps this
-    share; by default with the parameters themselves."""
+    """Decay of a moving average of the parameters, which is then evaluated; by default
+    the parameters themselves are."""
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""
@@ -415,12 +415,12 @@ class Config(Section, path=""):
     num_steps: Annotated[int, COUNT] = 70_000
     """Updates in all."""
     num_epochs: Annotated[int | float | None, POSITIVE] = None
-    """Passes over the training images in all; if given, instead of num_steps."""
+    """Passes over the training images in all; if given, it replaces num_steps."""
     batch_size: Annotated[int, SIZE] = 1
     """Images per update, of all devices together."""
     micro_batches: Annotated[int, SIZE] = 1
-    """Parts that a batch is computed in, one after the other, to save memory; the
-    update stays that of the whole batch."""
+    """Parts that a batch is split into, computed one by one to save memory; the update
+    stays that of the whole batch."""
     log_every: Annotated[int, COUNT] = 20
     """Steps between rows of metrics.jsonl."""
     log_hardest: bool = False
@@ -431,7 +431,7 @@ class Config(Section, path=""):
     max_to_keep: Annotated[int, COUNT] = 2
     """Checkpoints kept: the latest ones, and the best one of those validated."""
     max_bad_steps: Annotated[int, COUNT] = 10
-    """Skipped updates, of a loss or gradient not finite, that end the run."""
+    """Number of skipped updates (loss or gradient not finite) that ends the run."""
     compilation_cache: str = "~/.cache/frcnn_jax"
     """Folder of compiled programs, for a quick second start; none if empty. JAX's own
     JAX_COMPILATION_CACHE_DIR takes precedence."""
@@ -449,7 +449,7 @@ class Config(Section, path=""):
         self._check(self.batch_size % parts == 0, "batch_size", expected)
 
     def in_steps(self, steps_per_epoch: int) -> "Config":
-        """Counts what is given in epochs in steps, of which an epoch has that many."""
+        """Converts epochs to steps, given the number of steps of an epoch."""
         optimizer, num_steps = self.optimizer, self.num_steps
         if optimizer.boundary_unit == "epochs":
             optimizer = dataclasses.replace(

@@ -1,7 +1,7 @@
 """Random changes of training images, drawn for one example at a time.
 
-What is drawn depends on the example's draw, its size and boxes, and the config alone.
-Every random number is drawn, needed or not: switching one change on alters no other.
+An augmentation depends only on the example's draw, its size and boxes, and the config.
+Every random number is drawn, needed or not: enabling one change alters no other.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """Keeps resized images on disk, for later epochs and runs.
 
 A file is named after what its pixels depend on: the encoded image, the size, and the
-version of Pillow. It appears whole, by being renamed, and ends with a checksum: what a
-kill, another process or a broken disk leaves behind is an image or is made again.
+version of Pillow. It is renamed into place and ends with a checksum, so that what
+a kill, another process or a broken disk leaves behind is either valid or made again.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class ImageCache:
     max_bytes: int  # A full cache keeps what it has.
 
     def resize(self, encoded: EncodedImage, size: transforms.Size) -> np.ndarray:
-        """Decodes and resizes an image, unless that has been done before.
+        """Decodes and resizes an image, unless the cache has it.
 
         Args:
           encoded: the image.

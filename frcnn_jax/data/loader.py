@@ -130,7 +130,7 @@ def evaluation_batches(
 def choose_canvases(source: Source, config: DataConfig) -> np.ndarray:
     """Chooses the canvas of every image, and checks that all images fit into a batch.
 
-    The check comes at the start, as the first image that does not may be hours away.
+    It does so at the start, as training may reach the first misfit hours later.
 
     Args:
       source: the data set.
@@ -190,7 +190,7 @@ class _BatchReader:
         image = self._read_resized(index, augmentation.window, augmentation.size)
         image, boxes, scale = augmentation.apply(image, boxes)
         height, width, _ = image.shape
-        # Whole pixels, as flipped images are copied twice as fast so.
+        # By whole pixels, which copies flipped images twice as fast.
         batch.images.view("V3")[row, :height, :width] = image.view("V3")
         batch.image_sizes[row] = height, width
         batch.scales[row] = scale

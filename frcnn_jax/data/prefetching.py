@@ -68,7 +68,7 @@ def _init_worker(worker_index: int, num_workers: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Lets freed memory be used again, up to 62 MiB, instead of giving it back.
+    """Makes the process reuse freed memory, up to 62 MiB, instead of returning it.
 
     glibc gives back more than twice the largest block that it has seen freed. Fresh
     pages took a quarter of the time that an image takes.
@@ -86,7 +86,7 @@ def _iterate(dataset: grain.IterDataset) -> Generator[Batch]:
             raise
         raise UserError(
             "a data worker process died (killed? out of memory?); lower "
-            "data.num_workers or batch_size, or continue the run as it is"
+            "data.num_workers or batch_size, or resume the run unchanged"
         ) from error
     finally:
         iterator.close()
@@ -98,7 +98,7 @@ def _copy(batch: Batch) -> Batch:
 
 
 def _close_at_exit(iterator: Generator[Batch]) -> Generator[Batch]:
-    """Makes Python close an iterator before it exits, if nobody has."""
+    """Closes an iterator before Python exits, unless that has happened."""
     # Grain frees memory in a thread that an exit stops: let one array wait for it at a
     # time, not 50.
     SharedMemoryArray.enable_async_del(max_outstanding_requests=1)

@@ -78,7 +78,7 @@ class ImageGroundTruth(Protocol):
 
     @property
     def difficult(self) -> np.ndarray:
-        """[N] bool, not to be found."""
+        """[N] bool, ignored in evaluation."""
 
 
 @runtime_checkable
@@ -162,7 +162,7 @@ def fingerprint(source: Source) -> str:
 
 
 class BadBox(NamedTuple):
-    """A box that cannot stay as it is annotated."""
+    """An annotated box that is clipped or dropped."""
 
     image: int  # index in the annotations
     label: int
@@ -201,7 +201,7 @@ def check_boxes(
     """Clips boxes to their image and drops those without area.
 
     A box that reaches outside by one pixel, as those of 0-based writers do, is clipped
-    and not called bad. The images themselves stay, even without any box left.
+    but not reported as bad. The images themselves stay, even without any box left.
 
     Args:
       annotations: the ground truth of each image.

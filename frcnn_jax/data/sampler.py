@@ -1,9 +1,9 @@
 """Chooses the images of every batch.
 
 A batch has images of one canvas only, and an epoch has each image once. A canvas's last
-batch is filled up with images of the same canvas, marked as not real. So no batch
+batch is filled up with images of the same canvas, which a mask excludes. So no batch
 straddles two epochs, and every epoch has the same number of steps. The loss is the mean
-over a batch's real images, of which each weighs more where there are few.
+over a batch's real images, so each of them weighs more where there are few.
 """
 
 import dataclasses

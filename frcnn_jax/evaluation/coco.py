@@ -5,8 +5,8 @@ are not as in COCO's own annotations:
 
 - The area of an object is that of its box; COCO takes that of its mask. Up to 32 x 32
   pixels an object is small and from 96 x 96 on large.
-- Difficult objects are treated as crowds. As in `voc.py` they are not to be found, and
-  their detections are ignored. But a detection goes to one of them only if no other
+- Difficult objects are treated as crowds. As in `voc.py` they are ignored, and so
+  are their detections. But a detection goes to one of them only if no other
   object is left for it, and then by the share of the detection, not of the union, that
   lies inside.
 

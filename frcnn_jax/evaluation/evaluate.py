@@ -152,7 +152,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a detector; writes its figures and pictures, and prints a table.
 
-    `evaluation.npz` holds what was found, from which `frcnn report` goes on.
+    `evaluation.npz` holds what was found, for `frcnn report`.
 
     These are the names for the test split at the run's last checkpoint. Other splits
     and steps get a suffix: `evaluation-train-step60.json`, `pictures-train-step60/`.
@@ -330,7 +330,7 @@ def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
 
 
 def _suffix(split: str, step: int | None, config: Config, work_dir: Path) -> str:
-    """Names what is not the test split at the last checkpoint."""
+    """Returns the suffix; it is empty for the test split at the last checkpoint."""
     suffix = "" if split == config.data.test_split else f"-{quote(split, safe='+')}"
     steps = list_steps(work_dir / "checkpoints")
     if not steps or step == steps[-1]:

@@ -1,11 +1,11 @@
 """Greedy matching as COCO defines it, of all images at once.
 
 In each image and class the detections, best first, take the object that they overlap
-most of those that are left; of equal overlaps the later one. An object that is not to
-be found is taken only if there is no other, and its detection is ignored.
+most of those that are left; of equal overlaps the later one. An ignored object is
+taken only if there is no other, and then its detection is ignored, too.
 
-Difficult objects are not to be found. They are crowds: any number of detections may
-take one, and its overlap is the share of the detection that lies inside.
+Difficult objects are ignored. They are crowds: any number of detections may take one,
+and its overlap is the share of the detection that lies inside.
 
 References:
   cocodataset/cocoapi:PythonAPI/pycocotools/cocoeval.py, `evaluateImg`, which matches
@@ -48,8 +48,8 @@ def match_greedily(
       detections: one for each image.
       ground_truths: one for each image, in the same order.
       iou_thresholds: [T] in (0, 1]; overlaps from which an object may be taken.
-      area_ranges: A of them. Objects outside of a range are not to be found, and
-        detections outside of it without an object are ignored.
+      area_ranges: A of them. Objects outside of a range are ignored, and so are
+        detections outside of it without an object.
 
     Returns:
       The detections by image, class and falling score; of equal scores the earlier
@@ -121,7 +121,7 @@ def _take_objects(
       pairs: detections and objects of the same image and class.
       groups: [D] number of each detection's image and class, rising.
       iou_thresholds: [T].
-      is_ignored: [N, A] bool, the objects that are not to be found.
+      is_ignored: [N, A] bool, the objects that are ignored.
       is_crowd: [N] bool.
 
     Returns:

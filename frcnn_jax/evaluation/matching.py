@@ -101,7 +101,7 @@ class FlatObjects(NamedTuple):
     images: np.ndarray  # [N] index of each one's image
     boxes: np.ndarray  # [N, 4]
     labels: np.ndarray  # [N]
-    difficult: np.ndarray  # [N] bool, not to be found
+    difficult: np.ndarray  # [N] bool, ignored in evaluation
 
 
 def flatten(

@@ -88,7 +88,7 @@ def weighted_average_precision(
 
 
 def weighted_sum(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Adds up what images have.
+    """Adds up the values of the images, by weight.
 
     Args:
       weights: [B, I] how often each image counts.
@@ -131,7 +131,7 @@ def _count(
     for correct, counted in zip(ranking.correct.T, ranking.counted.T, strict=True):
         found = np.flatnonzero(correct)
         num_correct = np.cumsum(drawn[:, found], axis=1, dtype=np.int32)
-        # Two ways ignore almost the same detections: count the few others anew.
+        # Two ways ignore almost the same detections: recount only the few that differ.
         changed = np.flatnonzero(counted != base)
         if 4 * len(changed) > len(base):
             base, changed = counted, changed[:0]

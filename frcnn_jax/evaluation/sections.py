@@ -1,7 +1,7 @@
 """The parts of `evaluation.json`, each computed from an evaluated split.
 
 Values are plain numbers, lists and dictionaries; `None` stands for NaN, which JSON
-lacks. `docs/report.md` explains every figure.
+does not have. `docs/report.md` explains every figure.
 """
 
 import math

@@ -34,7 +34,7 @@ class PrecisionRecall(NamedTuple):
 
 
 class VOCResult(NamedTuple):
-    """The figures of L classes; those without objects have NaN and enter no mean."""
+    """The figures of L classes; NaN without objects, which the mean excludes."""
 
     rankings: list[Ranking]  # L of them
     voc07_ap: np.ndarray  # [L] in [0, 1], 11-point (VOC 2007)

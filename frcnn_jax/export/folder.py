@@ -40,7 +40,7 @@ RESULTS = {
 def write_description(
     folder: Path, spec: DetectorSpec, files: dict[Canvas, str], **fields: Any
 ) -> None:
-    """Writes `detector.json`, when all other files are there.
+    """Writes `detector.json`, after all other files.
 
     Args:
       folder: of the export.

@@ -1,8 +1,8 @@
 """Exports a detector as ONNX, by jax2onnx, which the extra `onnx` installs.
 
 A function for each canvas takes one image (B is 1) and returns padded detections;
-normalization and NMS are inside. All share the parameters in one file, which is a
-`.safetensors` of ours at the same time.
+normalization and NMS are inside. All share the parameters in one file, which is also
+a `.safetensors` of ours.
 """
 
 import json
@@ -124,10 +124,10 @@ def _move_parameters(graph: Any, file: Path) -> None:
 
 
 def _tidy_constants(model: Any) -> None:
-    """Removes unused constants, and replaces those that fill up a `where` by one value.
+    """Removes unused constants, and shrinks those that fill a `where` to one value.
 
-    ONNX broadcasts it. As jax2onnx writes them, the zeros outside of the image had 0.8
-    GB for full-width VGG16 on 608 x 1008 pixels. ONNX Runtime warns of unused ones.
+    ONNX broadcasts it. As jax2onnx writes them, the zeros outside of the image take
+    0.8 GB for full-width VGG16 on 608 x 1008 pixels. ONNX Runtime warns of unused ones.
     """
     import onnx_ir
 

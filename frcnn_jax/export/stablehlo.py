@@ -1,9 +1,9 @@
 """Exports a detector as StableHLO, which jax alone can run.
 
 A function for each canvas takes the parameters and a batch of any size, and returns
-padded detections; normalization and NMS are inside. The parameters are no constants of
-the functions: with those of full-width VGG16, the file of each canvas would have 550 MB
-and take eight times as long to compile.
+padded detections; normalization and NMS are inside. The parameters are arguments,
+not constants: with those of full-width VGG16 inside, the file of each canvas would have
+550 MB and take eight times as long to compile.
 """
 
 from pathlib import Path

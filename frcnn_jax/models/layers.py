@@ -16,7 +16,7 @@ T = TypeVar("T", bound=tuple[Any, ...])
 MIN_CHANNELS = 64
 # Cells of the map in one matrix product: they and their gradients stay in the cache.
 BLOCK_CELLS = 1536
-# XLA's CPU library copies the kernel of a product of at most so many rows.
+# XLA's CPU library copies the kernel of a product of at most this many rows.
 MAX_COPIED_ROWS = 128
 # Rows in one product without that copy; more at once are slower, row by row.
 ROWS_AT_ONCE = 64
@@ -203,10 +203,10 @@ def promote_products(arrays: T, /, *, dtype: Any = None, **_: Any) -> T:
 
 
 def _kernel_gradient(x, kernel, gradient, padding):
-    """Adds up the products of one block of rows after the other.
+    """Sums the products over blocks of rows.
 
-    They are transposed, [O, I]: so the gradient's block is transposed once for all
-    taps, where otherwise each tap's features would be.
+    They are computed transposed, [O, I], so that the gradient's block is transposed
+    once for all taps, not each tap's features.
     """
     height, width = gradient.shape[1:3]
     num_blocks = min(height, -(-gradient[..., 0].size // BLOCK_CELLS))

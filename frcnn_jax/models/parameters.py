@@ -1,4 +1,4 @@
-"""A detector's structure and its parameters, apart from one another.
+"""A detector's structure and its parameters, kept separately.
 
 Parameters are nested dicts by module and layer; flat, they are named
 `backbone.conv1_1.kernel`.

@@ -15,7 +15,7 @@ from frcnn_jax.ops.sampling import split_key, uniform
 
 
 class RoIHead(nnx.Module):
-    """Two fully connected layers and two output layers beside one another."""
+    """Two fully connected layers and two parallel output layers."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class RoIHead(nnx.Module):
         compute_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        """Builds the layers: kernels normal, of deviation 0.01, for the deltas 0.001.
+        """Builds the layers: kernels normal, deviation 0.01, or 0.001 for the deltas.
 
         fc6 and fc7 start from He initialization, which keeps the scale of features.
 

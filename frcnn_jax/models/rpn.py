@@ -13,7 +13,7 @@ from frcnn_jax.models.layers import convolve, promote_products
 
 
 class RPN(nnx.Module):
-    """A 3 x 3 convolution and two 1 x 1 convolutions beside one another."""
+    """A 3 x 3 convolution and two parallel 1 x 1 convolutions."""
 
     def __init__(
         self,

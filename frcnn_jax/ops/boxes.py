@@ -71,7 +71,7 @@ def encode_boxes(
 
     Args:
       anchors: [N, 4] anchors or proposals, in pixels.
-      boxes: [N, 4] the box each is to become, in pixels.
+      boxes: [N, 4] the target box of each, in pixels.
 
     Returns:
       [N, 4] deltas `(dy, dx, dh, dw)`, without unit. Where the anchor or the box is
@@ -98,7 +98,7 @@ def encode_boxes(
 def decode_boxes(
     anchors: Real[Array, "n 4"], deltas: Real[Array, "n 4"]
 ) -> Float[Array, "n 4"]:
-    """Computes the boxes that the deltas make of the anchors, `encode_boxes` undone.
+    """Applies deltas to anchors: the inverse of `encode_boxes`.
 
     Args:
       anchors: [N, 4] anchors or proposals, in pixels.

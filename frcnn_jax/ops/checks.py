@@ -41,7 +41,7 @@ def check_arrays(function: F) -> F:
 
     Raises:
       ValueError: if an argument has a wrong shape or type; names it.
-      TypeError: if an argument is no array or not the named tuple; names it.
+      TypeError: if an argument is not an array or the named tuple; names it.
 
     Example:
       >>> from jaxtyping import Array

@@ -35,7 +35,7 @@ def select_detections(
     iou_threshold: float = 0.3,
     max_detections: int = 100,
 ) -> Detections:
-    """Decodes every class's box of every RoI and thins them out class by class.
+    """Decodes the box of every RoI and class, and runs NMS within each class.
 
     Args:
       probabilities: [R, C] class probabilities, column 0 the background.

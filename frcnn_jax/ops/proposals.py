@@ -35,7 +35,7 @@ def propose(
     iou_threshold: float = 0.7,
     min_size: int | float | Real[Array, ""],
 ) -> Proposals:
-    """Decodes, clips, filters, ranks and thins out the anchors' predictions.
+    """Decodes, clips, filters and ranks the anchors' predictions, and runs NMS.
 
     Args:
       objectness: [N] scores to rank by; an anchor with -inf (padding) never counts.
@@ -49,7 +49,7 @@ def propose(
         traced.
 
     Returns:
-      `Proposals` of P slots, without gradient: the RoI head's loss is not to be lowered
+      `Proposals` of P slots, without gradient: the RoI head's loss must not be lowered
       by moving the proposals ("approximate joint training").
 
     Raises:

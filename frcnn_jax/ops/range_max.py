@@ -130,7 +130,7 @@ def _look_up(table, row):
 
 
 def _over_look_ups(update, state, map_size, rows, columns):
-    """Gives `update` the table's rows that cover the rectangles, LOOK_UPS**2 a time.
+    """Gives `update` the table's rows that cover the rectangles, LOOK_UPS**2 at a time.
 
     There is one trip unless an interval is longer than WINDOW * LOOK_UPS; the map's
     size bounds their number.
@@ -173,7 +173,7 @@ def _window_maxima(features: Float[Array, "h w c"]) -> Float[Array, "n c"]:
     """Computes the maxima over the windows of 1 x 1, 1 x 4, 4 x 1 and 4 x 4 cells.
 
     Row `(part * H + y) * W + x` is the window that begins at (y, x). Windows that leave
-    the map hold nonsense, which nobody looks up.
+    the map hold garbage, which is never read.
     """
     _, width, channels = features.shape
     cells = features.reshape(-1, channels)

@@ -1,11 +1,11 @@
 """Exact greedy non-maximum suppression with static shapes.
 
-The best boxes are ranked, some thousand a round, since the list is mostly full before
-all need ranking. A round's boxes are taken in tiles. A tile loses the boxes that an
-earlier tile's survivor overlaps; what is left inside it is decided by a fix-point: a
-box stays unless a box before it in the tile stays and overlaps it. Every pass decides
-at least one more box for good, so the fix-point is reached, at the latest, after as
-many passes as the tile has boxes, and it is the greedy answer. Mostly it takes a few.
+Boxes are ranked in rounds of about a thousand, since the list is usually full before
+all of them need ranking. Each round is processed in tiles. A tile loses the boxes that
+a survivor of an earlier tile overlaps; the rest of it is decided by a fixed point: a
+box stays unless a box before it in the tile stays and overlaps it. Every pass settles
+at least one more box, so the fixed point, which is the greedy answer, is reached after
+at most one pass for each box of the tile. Usually a few passes suffice.
 
 The shapes bound the number of trips of every loop, but the loops end early, once the
 list is full or no box is left, so that the time depends on the boxes. There is no mode
@@ -37,7 +37,7 @@ class Selection(NamedTuple):
 
 
 class _Boxes(NamedTuple):
-    """Boxes as columns, for fast loops, with what must come along."""
+    """Boxes as columns, for fast loops, with the values that go with them."""
 
     columns: Float[Array, "4 n"]
     classes: Int[Array, " n"] | None  # None: all of one class

@@ -48,9 +48,9 @@ def anchor_targets(
 ) -> AnchorTargets:
     """Computes labels and deltas for a random sample of the anchors inside the image.
 
-    Positive is an anchor whose IoU with an object reaches `positive_iou`, and every
-    anchor that ties for the best IoU with an object, unless that is 0. Negative is an
-    other one whose IoU with all objects is below `negative_iou`. Negatives fill what
+    An anchor is positive if its IoU with an object reaches `positive_iou`, or if it
+    ties for the best IoU with an object, unless that is 0. Any other anchor is negative
+    if its IoU with all objects is below `negative_iou`. Negatives fill what
     the positives, at most `positive_fraction`, leave of the sample.
 
     Args:

@@ -17,7 +17,7 @@ NUM_RESAMPLES = 1000
 def compare(runs: Sequence[ReportedRun]) -> list[Finding]:
     """Compares the VOC07 mAP of all runs with that of the first one.
 
-    The interval of the difference is that of the same images drawn for both runs: it is
+    The same images are resampled for both runs, so the interval of the difference is
     narrower than the intervals of the two figures suggest.
 
     Args:

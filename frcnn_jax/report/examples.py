@@ -60,8 +60,8 @@ def worst_mistakes(
 ) -> tuple[list[Mistake], list[Mistake]]:
     """Lists missed objects, and wrong detections, the worst first.
 
-    The largest objects are missed worst; classes take turns. The surest detections are
-    the worst wrong ones.
+    Missed objects are listed by size, the classes taking turns; wrong detections by
+    score.
 
     Args:
       split: that was evaluated.
@@ -143,7 +143,7 @@ def draw(
 def _take_turns(
     chosen: np.ndarray, labels: np.ndarray, areas: np.ndarray
 ) -> Iterator[int]:
-    """Yields the largest of every class, then the second largest, as many as needed."""
+    """Yields the largest of every class, then the second largest, and so on."""
     chosen = chosen[np.argsort(-areas[chosen], kind="stable")]
     turns = np.zeros(len(chosen), int)
     for label in np.unique(labels[chosen]):
@@ -188,7 +188,7 @@ def _read(source: Source, index: int, missing: list[str]) -> np.ndarray | None:
 def _draw_all(
     split: EvaluatedSplit, index: int, pixels: np.ndarray, thresholds: np.ndarray
 ) -> str:
-    """Draws everything that is, and was found, in a picture."""
+    """Draws all objects and detections of a picture."""
     found = split.detections[index]
     is_kept = found.scores >= thresholds[found.labels]
     picture = draw_detections(

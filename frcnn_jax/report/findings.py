@@ -79,7 +79,7 @@ def _empty_classes(evaluation: Evaluation) -> Iterator[str]:
     rows = evaluation["per_class"]
     empty = [name for name, row in rows.items() if not row["num_objects"]]
     if empty and evaluation["voc07_map"] is not None:
-        yield f"Classes without objects here, which enter no mean: {', '.join(empty)}."
+        yield f"Classes without objects, excluded from every mean: {', '.join(empty)}."
     for name in _hardly_found(evaluation):
         row, proposals = rows[name], evaluation["proposals"]["per_class"][name]
         anchor = evaluation["anchors"]["per_class"][name]["median_iou"]
@@ -173,7 +173,7 @@ def _proposals(evaluation: Evaluation) -> Iterator[str]:
             "limits the second; check the anchors and model.proposals.post_nms_test."
         )
     else:
-        yield f"{text}: what is lost is lost in the second stage."
+        yield f"{text}: the remaining errors are made in the second stage."
 
 
 def _sizes(evaluation: Evaluation) -> Iterator[str]:
@@ -191,8 +191,8 @@ def _sizes(evaluation: Evaluation) -> Iterator[str]:
     size = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} and more"
     advice = "; larger images (data.shorter_side) may help" if worst < 3 else ""
     yield (
-        f"Of objects with a side of {size} pixels {percent(shares[worst])} are found, "
-        f"of all objects {percent(overall)}{advice}."
+        f"{percent(shares[worst])} of the objects with a side of {size} pixels are "
+        f"found, {percent(overall)} of all objects{advice}."
     )
 
 
@@ -206,7 +206,7 @@ def _calibration(evaluation: Evaluation) -> Iterator[str]:
         for key in ("mean_scores", "precisions")
     )
     yield (
-        f"Scores are no probabilities: they are {score:.2f} on average, but "
+        f"Scores are not probabilities: they are {score:.2f} on average, but "
         f"{percent(share)} of the detections are correct (calibration error "
         f"{part['error']:.2f})."
     )
@@ -222,7 +222,7 @@ def _thresholds(evaluation: Evaluation) -> Iterator[str]:
     f1 = np.mean([point["f1"] for point in points])
     yield (
         f"The best F1 ({f1:.2f} on average) needs a score threshold of {text}; frcnn "
-        "predict takes 0.5 unless --score-threshold is given."
+        "predict uses 0.5 unless --score-threshold is given."
     )
 
 

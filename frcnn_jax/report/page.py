@@ -28,7 +28,7 @@ def write_report(
 ) -> Path:
     """Writes `report.html` and `report.md` into the first run directory.
 
-    What is missing is said in the report. The files of `evaluation-train-step60.json`
+    The report says what is missing. The files of `evaluation-train-step60.json`
     are `report-train-step60.html` and `.md`.
 
     Args:
@@ -68,7 +68,7 @@ def _find_step(path: Path, step: int | str | None) -> int | None:
 
 
 def _suffix(run: ReportedRun, split: str | None, step: int | None) -> str:
-    """Returns that of the evaluation's name, or what it would be."""
+    """Returns the suffix of the evaluation's name, or the one it would have."""
     if run.file is not None:
         return run.file.stem.removeprefix("evaluation")
     suffix = f"-{quote(split, safe='+')}" if split is not None else ""

@@ -33,7 +33,7 @@ def crop(
     side = max(_CONTEXT * longest, _MIN_CONTEXT)
     side = int(np.ceil(min(side, max(longest, size.min()))))
     corner = np.round((box[:2] + box[2:] - side) / 2).astype(int)
-    # If the image is narrower than the square, that is black beside it.
+    # If the image is narrower than the square, the rest is black.
     corner = np.where(size >= side, np.clip(corner, 0, size - side), (size - side) // 2)
     top, left = corner.tolist()
     picture = Image.fromarray(pixels).crop((left, top, left + side, top + side))

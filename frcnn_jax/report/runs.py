@@ -15,7 +15,7 @@ from frcnn_jax.evaluation.evaluated_split import EvaluatedSplit
 from frcnn_jax.evaluation.report import SCHEMA
 from frcnn_jax.visualization.curves import Curve, read_curves
 
-_FILES = ("config.json", "evaluation.json", "metrics.jsonl")  # a run has one at least
+_FILES = ("config.json", "evaluation.json", "metrics.jsonl")  # a run has at least one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,7 +28,7 @@ class ReportedRun:
     file: Path | None  # of the evaluation: `evaluation.json`, `evaluation-train.json`
     evaluation: dict[str, Any]  # what it holds; empty if it cannot be read
     split: EvaluatedSplit | None  # `evaluation.npz`
-    source: Source | None  # the images, if only they are where they were
+    source: Source | None  # the images, if they are still in place
     curves: dict[str, Curve]  # of `metrics.jsonl`
     missing: list[str]  # sentences for the reader
 
@@ -168,7 +168,7 @@ def _check_same(
     present = set(ids[0])
     lost = [image_id for image_id in ids[1] if image_id not in present]
     missing.append(
-        "No pictures, since the images are others than those evaluated"
+        "No pictures, since the images are not those that were evaluated"
         + (f"; gone: {abbreviate(lost)}." if lost else ".")
     )
     return None

@@ -55,7 +55,7 @@ class Chart:
     """A chart while it is drawn, and its SVG afterward."""
 
     def __init__(self) -> None:
-        """Has nothing yet."""
+        """Starts empty."""
         self.svg = Markup("")
         self.axes: Axes
 
@@ -87,7 +87,7 @@ def chart(
 
 
 def _inline(svg: str, description: str) -> str:
-    """Strips what only a file of its own needs, fonts, and names without a use."""
+    """Strips fonts, unused names, and what only a standalone file needs."""
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     for pattern in (
         r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->",

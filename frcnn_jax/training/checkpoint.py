@@ -224,7 +224,7 @@ def _damage_is_an_error(
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError):
-        raise  # no fault of the checkpoint's
-    except Exception as error:  # Orbax raises just that for an array cut off
+        raise  # not the checkpoint's fault
+    except Exception as error:  # Orbax raises nothing more specific
         path = checkpoints.directory / str(step)
         raise UserError(f"{path}: cannot be read: {reason(error)}") from error

@@ -146,14 +146,14 @@ def _number(loss: float | None) -> str:
 
 
 def _keep_rows(path: Path, last_step: int) -> None:
-    """Drops the rows after a step, and what is no row: one that a kill cut off."""
+    """Drops the rows after a step, and a row that a kill cut off."""
     lines = path.read_text(errors="replace").splitlines(keepends=True)
     kept = [line for line in lines if _step_of(line) <= last_step]
     replace_text(path, "".join(kept))
 
 
 def _step_of(line: str) -> float:
-    """Returns the step of a row; infinity for what is no row."""
+    """Returns the step of a row; infinity for a row that is cut off."""
     try:
         return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
     except (ValueError, TypeError, KeyError):

@@ -22,7 +22,7 @@ from frcnn_jax.models import Losses, SamplingStats
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params
 
-# At most so many numbers of an array are squared at once: 1 MiB, which the cache holds.
+# At most this many numbers are squared at once: 1 MiB, which the cache holds.
 PART_SIZE = 2**18
 
 
@@ -167,7 +167,7 @@ def _sums(
         grads, per_image = jax.lax.scan(add, zeros, parts)
         per_image = jax.tree.map(jnp.ravel, per_image)
     per_image = per_image, batch.indices, batch.image_mask
-    if jax.lax.axis_size(DATA_AXIS) > 1:  # on one device, too, a sum copies all
+    if jax.lax.axis_size(DATA_AXIS) > 1:  # even on one device a sum copies everything
         grads = jax.lax.psum(grads, DATA_AXIS)
     return grads, *gather_images(per_image)
 

@@ -170,7 +170,7 @@ def start(run: Run, params: Params) -> tuple[TrainState, Progress]:
       params: to start from.
 
     Raises:
-      UserError: if the directory got a run since they were drawn.
+      UserError: if another process has started a run there in the meantime.
     """
     if checkpoint.exists(Path(run.config.work_dir)):
         raise UserError(
@@ -204,8 +204,8 @@ def restore(run: Run) -> tuple[TrainState, Progress]:
     if current != saved and not config.resume.allow_changes:
         raise UserError(
             f"{config.work_dir} holds a run on other training data (fingerprint "
-            f"{saved}, now {current}); choose another --work-dir, or go on with the "
-            "change by --resume.allow-changes"
+            f"{saved}, now {current}); choose another --work-dir, or accept the "
+            "change with --resume.allow-changes"
         )
     _logger.info("continuing after step %d of %s", state.step, config.work_dir)
     return state, progress

@@ -50,7 +50,7 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
             params = checkpointer.restore(item, shapes)
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # not the checkpoint's fault
-    except Exception as error:  # Orbax raises just that for a truncated array
+    except Exception as error:  # Orbax raises nothing more specific
         raise UserError(f"{path}: cannot be read: {reason(error)}") from error
     arrays = flatten(params)
     preprocessing = spec.model.preprocessing

@@ -29,7 +29,7 @@ def import_file(source: str, output: Path, **options: Any) -> None:
       **options: of `read_weights`.
 
     Raises:
-      UserError: if the source is no full-width VGG16 or detector, does not say how
+      UserError: if the source is not a full-width VGG16 or detector, does not say how
         pixels are preprocessed or what its classes are, an option is for detectors
         only, or the output exists or cannot be written.
     """
@@ -58,8 +58,8 @@ def export(source: str, output: Path, layout: str, step: int | str = "latest") -
       step: of a run's checkpoint, or "latest" or "best".
 
     Raises:
-      UserError: if the source cannot be read, lacks a layer of that project, or the
-        output exists or cannot be written.
+      UserError: if the source cannot be read or does not have all of that project's
+        layers, or the output exists or cannot be written.
     """
     suffixes = [".safetensors"] if layout == OWN_FORMAT else [".safetensors", ".pth"]
     _check_new(output, suffixes)

@@ -1,12 +1,12 @@
-"""Downloads files over HTTP into a cache, where they are whole or not at all.
+"""Downloads files over HTTP into a cache; a file gets its name when it is complete.
 
-A file comes in as `NAME.part` and is renamed when all of it is there and its SHA-256 is
+A file is written as `NAME.part`, and renamed when it is complete and its SHA-256 is
 the expected one. `NAME.version` holds the server's name for that version of the file,
-so that a later attempt can ask for the rest of the same one (RFC 9110, section 13.1.5).
+so that a later attempt can request the rest of the same one (RFC 9110, section 13.1.5).
 Other processes wait for the one that downloads.
 
-urllib suffices for that. pooch does not resume, and requests and httpx leave all below
-to their user.
+urllib suffices for that. pooch does not resume, and requests and httpx leave all of
+this to their user.
 """
 
 import hashlib
@@ -49,8 +49,8 @@ def download(url: str, sha256: str = "") -> Path:
     `~/.cache/frcnn_jax/weights`. A partial download is kept and resumed.
 
     Args:
-      url: `https://`. With a whole SHA-256, or from this machine, `http://` will do;
-        else anyone on the way could change the file.
+      url: `https://`. `http://` is accepted from this machine, or with a whole SHA-256;
+        otherwise anyone in between could change the file.
       sha256: how the file's SHA-256 begins; empty if unknown.
 
     Returns:
@@ -120,7 +120,7 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
 def _open_rest(
     url: str, sha256: str, part: Path, version: Path
 ) -> tuple[http.client.HTTPResponse, int]:
-    """Asks for the rest of a file, or for all of it if that cannot be had.
+    """Requests the rest of a file, or all of it if the server cannot send the rest.
 
     Args:
       url: of the file.
@@ -152,7 +152,7 @@ def _version_of(response: http.client.HTTPResponse) -> str:
 
 
 def _is_rest(response: http.client.HTTPResponse, start: int, version: str) -> bool:
-    """Returns whether a server did as it was asked; some ignore `If-Range`."""
+    """Returns whether a server sent the requested part; some ignore `If-Range`."""
     headers = response.headers
     return (
         response.status == 206
@@ -229,4 +229,4 @@ def _blocks(response: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
 
 
 def _broken(url: str, how: str) -> str:
-    return f"{url}: the connection broke ({how}); the same command continues"
+    return f"{url}: the connection broke ({how}); the same command resumes the download"

@@ -1,6 +1,6 @@
 """Reads the description and the parameters in a folder of `frcnn export`.
 
-These are readable for good, but StableHLO only for some months: `frcnn_jax.export`.
+These stay readable, StableHLO only for some months: see `frcnn_jax.export`.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ def read_exported(path: Path) -> Weights:
     """Reads the parameters of an exported detector, with what they need.
 
     Args:
-      path: folder of `frcnn export`, of whatever age.
+      path: folder of `frcnn export`, however old.
 
     Raises:
       UserError: if it is no such folder, or a file is damaged.

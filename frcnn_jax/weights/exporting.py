@@ -61,7 +61,7 @@ def export_weights(weights: Weights, path: Path, layout: Layout) -> None:
 
     Raises:
       UserError: if a layer is missing, that project has no such preprocessing, the file
-        cannot be written, or PyTorch is needed and not there.
+        cannot be written, or PyTorch is needed but not installed.
     """
     state = state_dict(weights, layout)
     config = _config(weights) if layout.is_detector else None
@@ -84,8 +84,8 @@ def state_dict(weights: Weights, layout: Layout) -> dict[str, np.ndarray]:
       layout: of the project.
 
     Raises:
-      UserError: if a layer is missing, but for ImageNet's classes, or has a shape that
-        cannot be rearranged.
+      UserError: if a layer other than ImageNet's classes is missing, or has a shape
+        that cannot be rearranged.
     """
     num_scales = len(weights.spec.model.anchor_scales) if weights.spec else 0
     names = layout.names()
@@ -105,7 +105,7 @@ def state_dict(weights: Weights, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def _config(weights: Weights) -> dict[str, bool]:
-    """Returns the config by which simple-faster-rcnn-pytorch preprocesses alike."""
+    """Returns the config with which simple-faster-rcnn-pytorch preprocesses alike."""
     delta_std = weights.model_fields["losses.delta_std"]
     if delta_std != DELTA_STD:
         raise UserError(

@@ -19,7 +19,7 @@ from frcnn_jax.errors import UserError, first_line
 from frcnn_jax.weights.download import file_sha256
 from frcnn_jax.weights.sources import SourceFile, find_file
 
-# A file may be that many times smaller than its arrays, and its arrays that large.
+# Arrays may be this many times larger than their file, or this large in any case.
 _MAX_COMPRESSION = 20
 _ANY_SIZE = 2**26  # bytes
 
@@ -41,9 +41,9 @@ def read_file(source: str) -> WeightFile:
       source: what `find_file` takes.
 
     Raises:
-      UserError: if it cannot be had, is damaged, is no weight file, needs a package
-        that is not installed, would run code, has another SHA-256 than the source
-        says, or has arrays that are not float32 or not finite.
+      UserError: if it cannot be found, is damaged, is not a weight file, needs a
+        package that is not installed, would run code, has another SHA-256 than the
+        source says, or has arrays that are not float32 or not finite.
     """
     file = find_file(source)
     try:

@@ -13,7 +13,7 @@ import numpy as np
 
 from frcnn_jax.models.vgg16 import BLOCKS, CONVOLUTIONS
 
-# ImageNet's classes: no part of a detector, kept for the way back.
+# ImageNet's classes: not part of a detector, kept for exporting.
 IMAGENET = "imagenet.fc8"
 
 

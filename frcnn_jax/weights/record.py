@@ -23,9 +23,9 @@ class Weights:
     layout: str  # title of the project's layout, or OWN_FORMAT
     sha256: str  # of the file
     arrays: Mapping[str, np.ndarray]  # "backbone.conv1_1.kernel": ...
-    unknown: tuple[str, ...]  # arrays of the file that we have no use for
+    unknown: tuple[str, ...]  # arrays of the file that are not used
     preprocessing: Preprocessing | None  # None: the file does not say
-    spec: DetectorSpec | None = None  # None: no whole detector
+    spec: DetectorSpec | None = None  # None: not a whole detector
 
     @property
     def fingerprint(self) -> str:

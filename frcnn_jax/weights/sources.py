@@ -79,7 +79,7 @@ def download_from_hub(source: str, **options: Any) -> Path:
       **options: of `huggingface_hub.hf_hub_download`.
 
     Raises:
-      UserError: if it cannot be had.
+      UserError: if it cannot be downloaded.
     """
     from huggingface_hub import hf_hub_download  # here: it takes 0.1 s to import
 

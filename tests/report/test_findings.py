@@ -120,7 +120,7 @@ def test_low_recall_of_proposals_is_told_before_the_second_stage_is_blamed(evalu
     assert has(changed, "the first stage limits the second")
     changed["proposals"]["recall"][-1][0] = 0.99
     assert has(
-        changed, "overlap 99.0 % of the objects by IoU 0.5: what is lost is lost in"
+        changed, "overlap 99.0 % of the objects by IoU 0.5: the remaining errors"
     )
 
 
@@ -128,9 +128,11 @@ def test_small_objects_that_are_missed_more_are_told(evaluation):
     changed = copy.deepcopy(evaluation)
     side = changed["objects"]["side"]
     side["num_objects"], side["num_found"] = [20, 80, 0, 0, 0, 0], [4, 76, 0, 0, 0, 0]
-    assert has(changed, "Of objects with a side of 0 to 16 pixels 20.0 % are found, of")
+    assert has(
+        changed, "20.0 % of the objects with a side of 0 to 16 pixels are found, "
+    )
     side["num_found"] = [19, 76, 0, 0, 0, 0]
-    assert not has(changed, "Of objects with a side")
+    assert not has(changed, "of the objects with a side")
 
 
 def test_scores_that_are_no_probabilities_are_told(evaluation):

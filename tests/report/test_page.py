@@ -227,7 +227,7 @@ def test_other_images_than_those_evaluated_are_not_shown(tmp_path):
     config["data"]["num_test_images"] = 5
     (run / "config.json").write_text(json.dumps(config))
     text = missing(write_report([run]))
-    assert "the images are others than those evaluated; gone:" in text
+    assert "the images are not those that were evaluated; gone:" in text
 
 
 def test_single_image_that_is_gone_is_named(tmp_path, monkeypatch):

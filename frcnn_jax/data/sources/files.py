@@ -1,6 +1,6 @@
 """Finds and reads the files of a data set, with errors that name file and line.
 
-A name in a file may not lead out of the data set's folder.
+A name in a file must not lead out of the data set's folder.
 """
 
 import math
@@ -108,9 +108,9 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Returns whether a file is called like an image, and is not hidden.
+    """Returns whether a file is named like an image, and is not hidden.
 
-    macOS leaves hidden files behind that are called like images.
+    macOS leaves hidden files behind that are named like images.
     """
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
@@ -148,7 +148,7 @@ def check_names(names: Sequence[Any], where: str) -> tuple[str, ...]:
       where: where they are listed, for the error.
 
     Raises:
-      UserError: if there is none, one is not a name, or one is there twice.
+      UserError: if the list is empty, or an entry is not a name or a duplicate.
     """
     if not names:
         raise UserError(f"{where}: no class names")
@@ -169,7 +169,7 @@ def parse_number(text: str | None, where: str) -> float:
       where: file, line and field, for the error.
 
     Raises:
-      UserError: if it is none, or is larger than any picture.
+      UserError: if it is not a number, or is larger than any picture.
     """
     try:
         # Python reads 1_0 as 10.
@@ -189,7 +189,7 @@ def parse_count(text: str | None, where: str) -> int:
       where: file, line and field, for the error.
 
     Raises:
-      UserError: if it is none.
+      UserError: if it is not a whole number.
     """
     value = parse_number(text, where)
     if value < 0 or not value.is_integer():
@@ -198,5 +198,5 @@ def parse_count(text: str | None, where: str) -> int:
 
 
 def show(value: Any) -> str:
-    """Describes a value of any type and size, shortly and in one line."""
+    """Describes a value of any type and size briefly, in one line."""
     return reprlib.repr(value)

@@ -1,4 +1,4 @@
-"""A split as it is annotated, and what is good of it."""
+"""A split as it is annotated, and the valid part of it."""
 
 import abc
 import dataclasses
@@ -60,7 +60,7 @@ class RawSource(abc.ABC):
         return None
 
     def states_other_size(self, index: int, annotation: Annotation) -> bool:
-        """Returns whether an annotation is probably that of other pixels.
+        """Returns whether an annotation was probably made for another image size.
 
         Args:
           index: of the image.

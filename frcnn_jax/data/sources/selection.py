@@ -1,4 +1,4 @@
-"""Some images and objects of a data set, with class names of one's own."""
+"""Selects images and objects of a data set, and renames its classes."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -37,8 +37,8 @@ class ShapesSource(RawSource):
     """Pictures of ellipses, rectangles, triangles, crosses, rings and stars.
 
     Objects differ in size (each side 25 to 65 percent of the image's shorter side),
-    aspect ratio (0.5 to 2) and color, stand on noisy, striped, checked or graded
-    ground and may cover one another in part. About 8 percent of the images show none.
+    aspect ratio (0.5 to 2) and color, lie on noisy, striped, checked or graded
+    backgrounds and may overlap partly. About 8 percent of the images have none.
     About 7 percent of the objects are `difficult`: they are nearly transparent.
 
     Example:

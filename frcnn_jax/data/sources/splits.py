@@ -1,7 +1,7 @@
-"""Splits by name, alike for every data set in files.
+"""Splits by name, the same for every data set in files.
 
-`train` is what the format calls so, `VOC2007/train` that of the folder `VOC2007`,
-`all[:80%]` a random part of a split, and `first+second` two splits joined.
+`train` is the format's split of that name, `VOC2007/train` that of the folder
+`VOC2007`, `all[:80%]` a random part of a split, and `first+second` two splits joined.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def list_split(
       root: the folder.
       split: parts joined by `+`. Each is a name, perhaps after a folder in `root` and
         a slash, and perhaps with a slice in percent.
-      seed: decides by chance which images a slice has. `[:80%]` and `[80%:]` of the
+      seed: decides which random images a slice has. `[:80%]` and `[80%:]` of the
         same seed have no image in common.
 
     Returns:

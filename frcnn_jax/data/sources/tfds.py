@@ -22,8 +22,8 @@ from frcnn_jax.errors import UserError, first_line
 # Crowds of COCO are, like difficult objects of VOC, neither trained on nor counted.
 _DIFFICULT_FIELDS = ("is_difficult", "is_crowd")
 
-# TFDS divides the numbers of VOC's files by the image's size, and leaves them as they
-# are: pixels counted from 1.
+# TFDS divides the numbers of VOC's files by the image's size, but does not change their
+# origin: they count pixels from 1.
 _VOC_BUILDER = "voc"
 
 

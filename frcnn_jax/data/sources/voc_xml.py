@@ -1,8 +1,8 @@
 """One annotation file in PASCAL VOC format.
 
-VOC counts pixels from 1 and includes the last one. Boxes leave here as everywhere:
-`(y_min, x_min, y_max, x_max)` from 0, max edge exclusive; so the minima lose one and
-the maxima stay.
+VOC counts pixels from 1 and includes the last one. Boxes are returned as everywhere:
+`(y_min, x_min, y_max, x_max)` from 0, max edge exclusive; so 1 is subtracted from the
+minima, and the maxima stay.
 """
 
 from pathlib import Path

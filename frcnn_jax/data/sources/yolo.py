@@ -24,7 +24,7 @@ _NAME_FILES = ("classes.txt", "labels/classes.txt", "obj.names")
 _SPLITS = ("train", "val", "valid", "test")  # keys of a description
 _IMAGE_FOLDERS = ("images/{}", "{}/images", "{}")
 
-# Rounding may lead out of 0..1 by a little, pixels instead of fractions lead far.
+# Rounding may exceed 0..1 slightly; pixels instead of fractions exceed it by far.
 _TOLERANCE = 0.01
 
 
@@ -32,7 +32,7 @@ class _Loader(yaml.BaseLoader):
     """Makes strings of all values: a class may be called `no` or `1`."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-        """Refuses a key that is there twice, of which PyYAML takes the last."""
+        """Refuses duplicate keys, of which PyYAML would take the last."""
         keys = [str(key.value) for key, _ in node.value]
         if len(set(keys)) < len(keys):
             message = "found a key twice"
@@ -43,7 +43,7 @@ class _Loader(yaml.BaseLoader):
 
 
 class _Description(NamedTuple):
-    """What `data.yaml` says, or the folders do in its absence."""
+    """What `data.yaml` says or, without it, what the folders imply."""
 
     path: Path  # of the file that has the class names, for errors
     class_names: tuple[str, ...]
