@@ -1,1 +1,1 @@
-"""Measurements beside public peers; `python -m benchmarks.ops` from the repository."""
+"""Measurements against public peers; `python -m benchmarks.ops` from the repository."""

@@ -1,7 +1,7 @@
 """Measures all on an accelerator, unattended: `python -m benchmarks.accelerator`.
 
-Each section runs in a process of its own, so that one that fails, hangs or crashes
-costs the others nothing. What a section has measured when its time is up counts. The
+Each section runs in its own process, so that one that fails, hangs or crashes does not
+affect the others. What a section has measured when its time is up counts. The
 table comes last; without an NVIDIA GPU everything is measured on the CPU.
 """
 
@@ -72,7 +72,7 @@ def main() -> None:
 def measure(
     section: str, seconds: float, environment: dict[str, str], *, tiny: bool
 ) -> list[Figure]:
-    """Runs a section, for so long at most, and returns its figures."""
+    """Runs a section, for at most this long, and returns its figures."""
     print(f"{section}: {seconds:.0f} s at most", flush=True)
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as output:
         command = [sys.executable, "-m", "benchmarks.sections", section]
@@ -85,7 +85,7 @@ def measure(
 
 
 def describe_machine(environment: dict[str, str]) -> str:
-    """Asks a process of its own, so that this one never holds the device."""
+    """Asks a separate process, so that this one never holds the device."""
     code = "from benchmarks.timing import environment; print(environment())"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE

@@ -101,7 +101,7 @@ def parameters(model: ModelConfig) -> Params:
 
 
 def make_batch(batch_size: int, canvas: tuple[int, int] = CANVAS) -> Batch:
-    """The same image so many times, with something to see in every part."""
+    """The same image this many times, with something to see in every part."""
     rng = np.random.default_rng(0)
     batch = empty_batch(batch_size, canvas, max_objects=1)
     height, width = image_size = canvas[0] - NUM_EMPTY_ROWS, canvas[1]

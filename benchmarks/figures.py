@@ -24,7 +24,7 @@ class TimeUp(BaseException):
 
 
 class Task(NamedTuple):
-    """Measures some rows. A task that fails costs the others nothing."""
+    """Measures some rows. A task that fails does not affect the others."""
 
     name: str
     size: str

@@ -33,9 +33,9 @@ def training_flops(
 ) -> float:
     """Counts those of a training step, for one image.
 
-    The gradient of a layer's kernel takes as many as the layer, and so does that of its
-    input. Frozen blocks have neither, and the first layer above them needs the former
-    only.
+    The gradient of a layer's kernel takes the same number as the layer, and so does
+    that of its input. Frozen blocks have neither, and the first layer above them needs
+    the former only.
     """
     total, is_first = 0.0, True
     for index, block in enumerate(_backbone(config, canvas)):

@@ -6,8 +6,8 @@ again. The seed draws the moments: soon after the start, at random steps, while 
 checkpoint is being written, and after the last one, while the run ends.
 
 It prints each kill and where the run went on, and compares what both runs left behind:
-the rows of `metrics.jsonl` to the last digit, but for the two figures that a clock
-makes; parameters, moving mean, optimizer and key of the last checkpoint; and
+the rows of `metrics.jsonl` to the last digit, except for the two figures that depend
+on a clock; parameters, moving mean, optimizer and key of the last checkpoint; and
 `evaluation.json`. The exit code is 1 if any of them differ.
 """
 

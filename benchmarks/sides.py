@@ -42,7 +42,7 @@ def compare(
       name: of the rows.
       sides: by the names of NAMES.
       repeats: runs that are timed.
-      arguments: of the benchmark's command line, beside `--only` and `--repeats`.
+      arguments: of the benchmark's command line, besides `--only` and `--repeats`.
       check: is called first with what each side returns.
     """
     runs = [sides[each]() for each in NAMES]

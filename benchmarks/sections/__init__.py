@@ -1,1 +1,1 @@
-"""The sections of `benchmarks.accelerator`; each runs in a process of its own."""
+"""The sections of `benchmarks.accelerator`; each runs in its own process."""

@@ -1,6 +1,6 @@
 """How the training step's time depends on what it is given.
 
-On the number of objects it is not to depend, and the data pipeline is to keep up.
+It should not depend on the number of objects, and the data pipeline should keep up.
 """
 
 import functools
