@@ -32,7 +32,7 @@ Kind = Literal["no annotation", "never found", "other class"]
 
 
 class Suspect(NamedTuple):
-    """A label, or the lack of one, that is probably wrong."""
+    """A label that is probably wrong or missing."""
 
     kind: Kind
     image: int  # index in the annotations

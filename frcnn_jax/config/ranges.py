@@ -1,4 +1,4 @@
-"""Ranges of the config's numbers, stated beside their types and checked in one place.
+"""Ranges of the config's numbers, stated with their types and checked in one place.
 
 class DropConfig(Section, path="model.drop"):
     rate: Annotated[float, Range(0, 1, below_high=True)] = 0.5

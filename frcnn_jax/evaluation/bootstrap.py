@@ -17,7 +17,7 @@ def bootstrap(
 ) -> np.ndarray:
     """Computes the percentile interval of figures of a set of images.
 
-    Images are drawn from the set with replacement, as many as it has, again and again.
+    Sets of the same size are drawn from the images with replacement, again and again.
     The interval lies between the quantiles (1 - level) / 2 and (1 + level) / 2 of the
     figures of these sets. It estimates how much the figures vary on other images like
     these, not between training runs.

@@ -1,4 +1,4 @@
-"""What a detector found in a split, beside what there is to find: `evaluation.npz`.
+"""Detections and ground truth of a split: `evaluation.npz`.
 
 Everything in a report is computed from it, without the detector; only pictures need
 the images.

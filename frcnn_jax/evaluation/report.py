@@ -16,7 +16,7 @@ def to_json(split: EvaluatedSplit) -> dict[str, Any]:
     """Computes everything that `evaluation.json` holds; `docs/report.md` explains it.
 
     Args:
-      split: what was found, beside what there is to find.
+      split: detections and ground truth.
 
     Returns:
       A dictionary that JSON can hold, with None where a figure is undefined.

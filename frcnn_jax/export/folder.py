@@ -1,4 +1,4 @@
-"""Writes what every export holds beside its functions: `detector.json`."""
+"""Writes what every export has besides its functions: `detector.json`."""
 
 import dataclasses
 import hashlib

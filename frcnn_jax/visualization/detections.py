@@ -22,7 +22,7 @@ def draw_detections(
     ground_truth: ImageGroundTruth | None = None,
     class_names: Sequence[str],
 ) -> Image.Image:
-    """Draws what was found in an image, beside what there is to find.
+    """Draws what was found in an image, beside its ground truth.
 
     Detections have their class and score. Objects have their class in a panel of their
     own on the left, difficult ones dashed and with a question mark, and are white
