@@ -63,7 +63,7 @@ class Trainer:
         return float(metrics.losses.total.mean())  # waits for the device
 
     def steps_within(self, seconds: float) -> int:
-        """Returns how many steps take so long, at least one."""
+        """Returns how many steps take this long, at least one."""
         self(1)
         began = time.perf_counter()
         self(1)

@@ -42,7 +42,7 @@ def make_step(
 def make_batch(
     canvas: tuple[int, int], batch_size: int, num_boxes: int = NUM_BOXES
 ) -> Batch:
-    """Draws images that fill the canvas, each with so many objects."""
+    """Draws images that fill the canvas, each with this many objects."""
     rng = np.random.default_rng(0)
     batch = empty_batch(batch_size, canvas, MAX_BOXES)
     corners = np.sort(rng.uniform(0.0, 1.0, (batch_size, MAX_BOXES, 2, 2)), axis=2)

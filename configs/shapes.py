@@ -1,7 +1,7 @@
 """Drawn shapes, from scratch, on a CPU in minutes: try everything out with this one.
 
 The whole two-stage detector with a quarter of VGG16's channels. Nothing is pretrained,
-so it uses Adam and freezes nothing; the anchors fit objects of 24 to 62 pixels.
+so it uses AdamW and freezes nothing; the anchors fit objects of 24 to 62 pixels.
 """
 
 from frcnn_jax.config import (

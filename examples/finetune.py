@@ -5,7 +5,7 @@
 DETECTOR is a `.safetensors` of `Detector.save`, or an address such as
 hf://OWNER/NAME or chainercv:voc07. FOLDER is in COCO's format (docs/custom-data.md for
 others), with the splits "train" and "val". Layers whose size depends on the classes
-start anew if FOLDER has others than DETECTOR.
+start from random weights if FOLDER has other classes than DETECTOR.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ if __name__ == "__main__":  # worker processes import this file again
             learning_rate=1e-4, boundaries=(7,), boundary_unit="epochs"
         ),
     )
-    evaluation = train(config)  # goes on where it was, if it was stopped
+    evaluation = train(config)  # resumes if it was stopped
     print(f"VOC07 mAP {evaluation['voc07_map']:.3f}")
 
     found = Detector.load(work_dir)(open_source(data, "val").read_image(0))

@@ -81,7 +81,7 @@ def test_every_image_of_a_folder_has_a_row_and_a_picture(
     assert Image.open(out / "pictures" / "a.jpg").width == 640  # enlarged
 
 
-def test_empty_images_have_rows_and_the_best_score_is_told(
+def test_empty_images_have_rows_and_the_best_score_is_printed(
     model, detector, folder, tmp_path, capsys
 ):
     assert predict(model, folder, "--out", tmp_path, "--score-threshold", "0.99") == 0
@@ -90,8 +90,10 @@ def test_empty_images_have_rows_and_the_best_score_is_told(
         detector(folder / name, score_threshold=0.0).scores[0]
         for name in ("a.png", "b.PNG", "more/a.png")
     )
-    told = capsys.readouterr().out
-    assert f"no detection passes the threshold; the best one scores {best:.3f}" in told
+    printed = capsys.readouterr().out
+    assert (
+        f"no detection passes the threshold; the best one scores {best:.3f}" in printed
+    )
 
 
 def test_broken_image_is_named_at_the_end_and_the_rest_is_done(

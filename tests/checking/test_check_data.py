@@ -65,7 +65,7 @@ def test_every_mistake_is_a_line_and_the_exit_code_is_1(photos, capsys):
     assert output.endswith("12 mistakes\n")
 
 
-def test_what_is_told_is_cut_short_and_exits_with_0(photos, capsys):
+def test_notes_are_cut_short_and_exit_with_0(photos, capsys):
     names = [f"more{number}" for number in range(15)]
     for name in names:
         photos.put(name, cat(), seed=0)
@@ -160,7 +160,7 @@ def test_jax_is_not_needed(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_labels_that_a_detector_disputes_are_told_and_shown(
+def test_labels_that_a_detector_disputes_are_listed_and_shown(
     tmp_path, capsys, monkeypatch
 ):
     # Random parameters find nothing.

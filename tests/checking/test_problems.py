@@ -1,4 +1,4 @@
-"""What is called a mistake, what is merely told, and where it is said to be."""
+"""What is a mistake, what is merely a note, and where each is reported to be."""
 
 import json
 import re
@@ -141,14 +141,14 @@ def test_an_image_that_is_trained_on_and_evaluated_on_is_a_mistake(photos):
     assert "has the same pixels as a (train)" in line
 
 
-def test_an_image_that_is_there_twice_in_a_split_is_told(photos):
+def test_an_image_that_is_twice_in_a_split_is_noted(photos):
     picture(0).save(photos.image("b", ".png"))
     what, line = the_problem(photos)
     assert what == ("repeated image", False, "train", "b")
     assert "has the same pixels as a (train)" in line
 
 
-def test_an_image_that_looks_like_one_of_another_split_is_told(photos):
+def test_an_image_that_looks_like_one_of_another_split_is_noted(photos):
     picture(1).point(lambda value: 0.9 * value).save(photos.image("c", ".png"))
     what, line = the_problem(photos)
     assert what == ("similar image", False, "test", "c")
@@ -161,7 +161,7 @@ def test_a_split_that_is_trained_on_and_evaluated_on_is_a_mistake(photos):
     assert "the split is used for train and test" in line
 
 
-def test_images_that_the_config_does_not_use_are_looked_at_but_told(photos):
+def test_images_that_the_config_does_not_use_are_checked_but_only_noted(photos):
     photos.put("e", cat(10, 10, 10, 10), seed=5)
     what, line = the_problem(photos)
     assert what == ("dropped box", False, "unused", "e")

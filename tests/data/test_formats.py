@@ -10,7 +10,7 @@ from frcnn_jax.data.sources import FORMATS, open_source
 from tests.helpers import formats
 
 DATA_SETS = [("BCCD", "test"), ("VOC2007", "test"), ("coco128", "train2017")]
-# These formats do not tell difficult objects from others.
+# These formats cannot mark objects as difficult.
 WITHOUT_DIFFICULT = ("yolo", "csv")
 
 
@@ -52,8 +52,8 @@ def test_a_data_set_is_the_same_in_every_format(
         ulps = 1 if data_format == "yolo" else 0
         np.testing.assert_array_max_ulp(found.boxes, expected.boxes, ulps)
         np.testing.assert_array_equal(found.labels, expected.labels)
-        is_told = data_format not in WITHOUT_DIFFICULT
-        np.testing.assert_array_equal(found.difficult, expected.difficult & is_told)
+        is_marked = data_format not in WITHOUT_DIFFICULT
+        np.testing.assert_array_equal(found.difficult, expected.difficult & is_marked)
 
 
 @pytest.mark.parametrize("data_format", FORMATS)

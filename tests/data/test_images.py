@@ -23,7 +23,7 @@ def encode(image, file_format, **options):
 
 
 def read(stream):
-    """Reads an image, and checks that its header tells the size of its pixels."""
+    """Reads an image, and checks that its header has the size of its pixels."""
     pixels = images.read_rgb(stream, "a")
     assert pixels.dtype == np.uint8
     stream.seek(0)
@@ -221,7 +221,7 @@ def test_a_square_image_is_the_same_size_either_way(tmp_path):
 
 
 def png(height, width):
-    """A picture of one color, whatever size its header tells."""
+    """A picture of one color, whatever size its header states."""
 
     def chunk(name, content):
         checksum = zlib.crc32(name + content)

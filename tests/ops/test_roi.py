@@ -89,7 +89,7 @@ def test_roi_pool_equals_the_reference(features, rois, rounding, output_size):
 
 @pytest.mark.parametrize("num_bins", [7, 14])
 def test_the_bins_of_a_roi_of_any_length_are_those_of_float32(num_bins):
-    # The channels tell the last and the first cell of each bin. XLA is apt to multiply
+    # The channels mark the last and the first cell of each bin. XLA is apt to multiply
     # by 1 / 7 where it should divide by 7, which adds a cell to every other RoI.
     cells = np.arange(130, dtype=np.float32)[:, None, None] * np.float32([1, -1])
     last = np.arange(120) * STRIDE

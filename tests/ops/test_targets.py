@@ -288,7 +288,9 @@ def test_every_anchor_is_equally_likely_to_be_sampled(five_matches_and_eight_mis
 
 def test_every_proposal_is_equally_likely_to_be_sampled(five_matches_and_eight_misses):
     boxes, is_match, gt_boxes = five_matches_and_eight_misses
-    boxes = boxes + np.arange(13, dtype=np.float32)[:, None] / 1024  # tells them apart
+    boxes = (
+        boxes + np.arange(13, dtype=np.float32)[:, None] / 1024
+    )  # distinguishes them
 
     @jax.jit
     @jax.vmap

@@ -26,7 +26,7 @@ from tests.parity.reference_layers import (
 
 
 class Recipe(NamedTuple):
-    """What tells the notebook from C in training."""
+    """How the notebook differs from C in training."""
 
     activation: Callable[..., Tensor]
     pool: Callable[..., Tensor]

@@ -87,7 +87,7 @@ def test_class_that_is_found_well_despite_its_anchors_needs_no_others(evaluation
     assert has(changed, "star: no choice of anchor scales covers more than 70.0 %")
 
 
-def test_class_that_is_hardly_found_is_told_with_its_proposals(evaluation):
+def test_class_that_is_hardly_found_is_reported_with_its_proposals(evaluation):
     changed = copy.deepcopy(evaluation)
     row = changed["per_class"]["star"]
     row |= {"num_objects": 69, "num_detections": 39, "area_ap": 0.001}
@@ -114,7 +114,9 @@ def test_confused_classes_are_counted(evaluation):
     )
 
 
-def test_low_recall_of_proposals_is_told_before_the_second_stage_is_blamed(evaluation):
+def test_low_recall_of_proposals_is_reported_before_the_second_stage_is_blamed(
+    evaluation,
+):
     changed = copy.deepcopy(evaluation)
     changed["proposals"]["recall"][-1][0] = 0.8
     assert has(changed, "the first stage limits the second")
@@ -124,7 +126,7 @@ def test_low_recall_of_proposals_is_told_before_the_second_stage_is_blamed(evalu
     )
 
 
-def test_small_objects_that_are_missed_more_are_told(evaluation):
+def test_small_objects_that_are_missed_more_are_reported(evaluation):
     changed = copy.deepcopy(evaluation)
     side = changed["objects"]["side"]
     side["num_objects"], side["num_found"] = [20, 80, 0, 0, 0, 0], [4, 76, 0, 0, 0, 0]
@@ -135,7 +137,7 @@ def test_small_objects_that_are_missed_more_are_told(evaluation):
     assert not has(changed, "of the objects with a side")
 
 
-def test_scores_that_are_no_probabilities_are_told(evaluation):
+def test_scores_that_are_not_probabilities_are_reported(evaluation):
     changed = copy.deepcopy(evaluation)
     part = changed["calibration"]
     part |= {"counts": [10, 30], "mean_scores": [0.2, 0.8], "precisions": [0.0, 0.4]}
@@ -145,7 +147,7 @@ def test_scores_that_are_no_probabilities_are_told(evaluation):
     )
 
 
-def test_training_that_is_not_at_its_end_is_told():
+def test_training_that_is_not_at_its_end_is_reported():
     steps = np.arange(100)
     falling = {"loss": (steps, np.linspace(2.0, 1.0, 100))}
     assert has({}, "1.05, is 8.8 % below that of the tenth before", curves=falling)

@@ -112,7 +112,7 @@ def test_evaluation_with_another_preprocessing_is_refused(tmp_path):
 
 
 def test_training_is_not_continued_with_another_preprocessing(tmp_path):
-    # The run's own config.json says the same, so only the checkpoint can tell.
+    # The run's own config.json says the same, so only the checkpoint can reveal it.
     config = dataclasses.replace(tiny.CONFIG, work_dir=str(tmp_path))
     save_config(config, tmp_path / "config.json")
     params = random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)

@@ -93,7 +93,7 @@ def test_first_of_the_hardest_images_are_printed(tmp_path, capsys):
     assert json.loads((tmp_path / "hardest_images.jsonl").read_text()) == row
 
 
-def test_hardest_images_are_told_on_request_only(tmp_path, capsys):
+def test_hardest_images_are_logged_on_request_only(tmp_path, capsys):
     with make_log(tmp_path, log_hardest=False) as log:
         log.write_hardest([{"step": 9, "epoch": 3, "images": []}])
     assert capsys.readouterr().out == ""
@@ -120,7 +120,7 @@ def test_line_that_is_no_row_is_dropped_on_resume(damage, tmp_path):
     assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
 
 
-def test_resumed_log_drops_what_will_be_told_again(tmp_path):
+def test_resumed_log_drops_what_will_be_logged_again(tmp_path):
     with make_log(tmp_path) as log:
         for step in (2, 4, 6):
             log.write(step, ROW)

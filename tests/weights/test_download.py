@@ -213,7 +213,7 @@ def test_address_where_anyone_could_change_the_file_is_refused():
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_answer_of_the_server_is_told(status, server, cache):
+def test_answer_of_the_server_is_reported(status, server, cache):
     server.status = status
     assert f"HTTP Error {status}: " in refusal(server.url)
     server.status = 200
@@ -247,7 +247,7 @@ def test_server_that_falls_silent_is_left(server, monkeypatch):
     assert server.requests[1]["Range"] == f"bytes={HALF - 1}-"
 
 
-def test_full_disk_is_told(server, cache):
+def test_full_disk_is_reported(server, cache):
     cache.mkdir()
     path = module._cache_path(server.url)
     part = path.with_name(f"{path.name}.part")

@@ -38,12 +38,12 @@ def test_arrays_are_read_bit_for_bit(suffix, tmp_path):
 
 
 @every_container
-def test_container_is_told_by_content_not_by_name(suffix, tmp_path):
+def test_container_is_recognized_by_content_not_by_name(suffix, tmp_path):
     path = WRITERS[suffix](tmp_path / "weights.pth")
     assert_same(read_file(str(path)).arrays, ARRAYS)
 
 
-def test_safetensors_of_any_header_length_are_told_from_pytorch(tmp_path):
+def test_safetensors_of_any_header_length_are_not_taken_for_pytorch(tmp_path):
     # The file begins with the length; pickles begin with 0x80, zip archives with "PK".
     text = json.dumps({"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}})
     for length in (0x80, 0x0280, int.from_bytes(b"PK", "little")):

@@ -1,4 +1,4 @@
-"""Which preprocessing weights are right for, told by the file alone where it can be."""
+"""Which preprocessing weights require, from the file alone where possible."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from frcnn_jax.weights.importing import read_weights
 from tests.helpers import foreign
 
 # Name of conv1_1's kernel; whether it is [out, in, h, w]; what Caffe's kernel for BGR
-# tells, what the one for RGB tells, and what any other.
+# means, what the one for RGB means, and what any other.
 PROJECTS = {
     "npz": (foreign.npz(), "conv1_1_W", False, "caffe", "caffe-rgb", None),
     "keras": (

@@ -29,7 +29,7 @@ def test_array_of_another_layer_does_not_count(arrays):
     assert count_published(arrays) == 13
 
 
-def test_order_of_colors_is_told_by_the_kernel(arrays):
+def test_order_of_channels_is_recognized_by_the_kernel(arrays):
     kernel = arrays["backbone.conv1_1.kernel"]
     assert channel_order(kernel) == "BGR"
     assert channel_order(kernel[:, :, ::-1]) == "RGB"
