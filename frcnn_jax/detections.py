@@ -44,7 +44,7 @@ class Detections:
     labels: np.ndarray  #: [D] int32, 0..L-1
     class_names: tuple[str, ...]  #: L names
     image_size: tuple[int, int]  #: (height, width) of the original image, in pixels
-    path: str | None = None  #: of the image; None if it was no file
+    path: str | None = None  #: of the image; None if it was not a file
 
     @property
     def xyxy(self) -> np.ndarray:

@@ -94,7 +94,7 @@ class Detector(ModelHubMixin):
         """Builds a detector from weights.
 
         Raises:
-          UserError: if they are no whole detector, or its classes have no names.
+          UserError: if they are not a whole detector, or its classes have no names.
         """
         spec = weights.spec
         if spec is None:

@@ -26,7 +26,7 @@ _FIRST_DROP = 0.7  # of the epochs
 _PERCENT_TOO_SMALL = 1
 
 _TEMPLATE = '''\
-"""Written by `frcnn init-config` for one's own images; change whatever you like."""
+"""Written by `frcnn init-config` for your own images; change whatever you like."""
 
 from frcnn_jax.config import (
     Config,
@@ -59,7 +59,7 @@ def get_config() -> Config:
             max_objects={max_objects},
         ),
         model=ModelConfig(
-            # ImageNet's VGG16, fetched at the first start; a file will do, too.
+            # ImageNet's VGG16, downloaded at the first start; a file works, too.
             pretrained="hf://timm/vgg16.tv_in1k",
             # {fitting:.0%} of the objects have an anchor of about their shape and size.
             anchor_scales={anchor_scales},

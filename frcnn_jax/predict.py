@@ -59,7 +59,7 @@ def predict(source: str, patterns: Sequence[str], options: Options) -> list[str]
       options: what to find and where to write.
 
     Returns:
-      The error of each image that could not be read; the others are done.
+      The error of each image that could not be read; the others are processed.
 
     Raises:
       UserError: if there is no such detector, image or class, or a result cannot be
@@ -98,7 +98,7 @@ def find_images(patterns: Sequence[str], outside: Path) -> list[Path]:
         paths = [Path(pattern)]
         if not paths[0].exists():  # a name may have brackets
             paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-        # A file is taken whatever it is called.
+        # A file is taken whatever its suffix.
         listed = [files.find_images(p) if p.is_dir() else [p] for p in paths]
         chosen = [
             path

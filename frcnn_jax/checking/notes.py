@@ -47,8 +47,8 @@ def _note_padding(split: str, values: Mapping[str, Any]) -> Iterator[str]:
         if row["num_images"] and row["padding"] > _MUCH_PADDING:
             yield (
                 f"{row['padding']:.0%} of the canvas {canvas} is padding for the "
-                f"{row['num_images']} images of {split} that take it: data.canvases "
-                "that fit them save time."
+                f"{row['num_images']} images of {split} on it: better fitting "
+                "data.canvases save time."
             )
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from frcnn_jax.data.records import Annotation, ImageDetections
 from frcnn_jax.evaluation.matching import box_iou, share_inside
 
-# A detection that scores less than this is no evidence that an object is there ...
+# A detection that scores less than this is not evidence of an object ...
 CONFIDENT = 0.5
-# ... and below this none that something is there at all.
+# ... and below this not even of something at that place.
 FAINT = 0.05
 
 _SAME_PLACE = 0.5  # IoU of boxes of the same thing
@@ -124,7 +124,7 @@ def _found_shares(images: Sequence[_Image], num_classes: int) -> np.ndarray:
 def _find_unannotated(image: _Image) -> Iterator[Suspect]:
     annotation, found = image.annotation, image.found
     overlaps = box_iou(found.boxes, annotation.boxes)
-    # A detection in a crowd, or on a part of a difficult object, is no mistake.
+    # A detection in a crowd, or on a part of a difficult object, is not a mistake.
     inside = share_inside(found.boxes, annotation.boxes)
     overlaps = np.where(annotation.difficult, np.maximum(inside, overlaps), overlaps)
     is_free = np.all(overlaps < _NEAR, axis=1) & (found.scores >= CONFIDENT)

@@ -159,7 +159,7 @@ def fit_anchor_ratios(box_sizes: np.ndarray) -> tuple[float, ...]:
 
 
 def _choose_scales(best: np.ndarray, num_scales: int) -> tuple[np.ndarray, float]:
-    """Returns so many scales, and the share of boxes whose IoU is at least 0.5.
+    """Returns the best scales, and the share of boxes whose IoU is at least 0.5.
 
     Args:
       best: [N, S], the best IoU of every box with the anchors of a scale.

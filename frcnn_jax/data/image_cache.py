@@ -93,7 +93,7 @@ class ImageCache:
                     output.write(pixels.data)
                     output.write(_checksum(pixels))
                 os.replace(temporary, path)
-        except OSError as error:  # Training goes on without.
+        except OSError as error:  # Training continues without it.
             _warn_once(f"cannot write to {self.folder}: {first_line(error)}")
 
     def _read_total(self, file: IO[str]) -> int:

@@ -1,4 +1,4 @@
-"""What a data set is made of, and the checks that every data set passes through.
+"""The parts of a data set, and the checks that every data set passes.
 
 Boxes are float32 `(y_min, x_min, y_max, x_max)` with the max edge exclusive: in pixels
 of the original image in an `Annotation`, of the resized image in a `Batch`. Labels are

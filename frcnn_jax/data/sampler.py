@@ -52,8 +52,8 @@ class BatchSampler:
         return _plan_epoch(self, epoch)[position]
 
 
-# The threads that read ahead need the next epoch, too. Two that compute the same one
-# at once get the same.
+# The threads that read ahead also need the next epoch. If two compute the same epoch at
+# once, they get the same plan.
 @functools.lru_cache(maxsize=2)
 def _plan_epoch(sampler: BatchSampler, epoch: int) -> list[PlannedBatch]:
     """Plans all batches of an epoch."""

@@ -170,7 +170,7 @@ def evaluate(
       `report.to_json`.
 
     Raises:
-      UserError: if an image cannot be read, or a file not be written.
+      UserError: if an image cannot be read, or a file cannot be written.
     """
     split = split or config.data.test_split
     evaluated = _detect(detector, source, config)

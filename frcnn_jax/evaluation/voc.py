@@ -1,8 +1,8 @@
 """Average precision as PASCAL VOC defines it.
 
-Boxes have an exclusive max edge, so a width is `x_max - x_min`. The VOC development kit
-and chainercv name the last pixel inside as the max edge, and so add 1; add it to the
-max edges of their boxes and the figures agree.
+Boxes have an exclusive max edge, so a width is `x_max - x_min`. In the VOC development
+kit and chainercv the max edge is the last pixel inside, so they add 1 to widths; add it
+to the max edges of their boxes, and the figures agree.
 
 References:
   chainer/chainercv:chainercv/evaluations/eval_detection_voc.py, the same figures.

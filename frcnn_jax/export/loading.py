@@ -39,7 +39,7 @@ def load_exported(path: str | Path) -> ExportedDetector:
     """Loads a folder of `frcnn export`.
 
     Raises:
-      UserError: if it is no such folder, a file is missing or damaged, or this jax
+      UserError: if it is not such a folder, a file is missing or damaged, or this jax
         cannot read its functions.
     """
     path = Path(path)

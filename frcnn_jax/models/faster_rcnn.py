@@ -136,7 +136,7 @@ class FasterRCNN(nnx.Module):
           scales: [B, 2] resized / original size, (y, x).
 
         Returns:
-          What `losses` and `detect` go on from.
+          The input of `losses` and `detect`.
         """
         features, feature_sizes = self.backbone(
             self.normalize(images, image_sizes), image_sizes.astype(jnp.int32)
@@ -182,7 +182,7 @@ class FasterRCNN(nnx.Module):
         return jax.vmap(self.image_detections)(outputs)
 
     def propose(self, outputs: DenseOutputs) -> ops.Proposals:
-        """Proposes the boxes that `detect` goes on from, the best first.
+        """Proposes the boxes that `detect` starts from, the best first.
 
         Args:
           outputs: of `__call__`.
@@ -397,7 +397,7 @@ class FasterRCNN(nnx.Module):
 
 
 def image_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Key[Array, " b"]:
-    """Derives one key per image from its index, whatever batch it is in.
+    """Derives one key per image from its index, independent of its batch.
 
     Args:
       key: PRNG key of the step.

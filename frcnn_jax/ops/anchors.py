@@ -69,7 +69,7 @@ def grid_anchors(
       [H * W * A, 4] anchors in pixels, row-major over (y, x, a).
 
     Raises:
-      ValueError: if a size is no integer or negative, or stride is not positive.
+      ValueError: if a size is negative or not an integer, or stride is not positive.
 
     Example:
       >>> print(grid_anchors((1, 2), base_anchors((1,), (1,))))

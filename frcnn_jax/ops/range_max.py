@@ -1,8 +1,8 @@
 """Maxima over rectangles of a feature map, the heart of RoI pooling.
 
 A rectangle of any size is covered by copies of one window, 1 or WINDOW cells long along
-each axis, that overlap where its length is no multiple of the window's. The maxima over
-all four kinds of windows stand in one table, a row each, so that the maximum over a
+each axis, that overlap where its length is not a multiple of the window's. The maxima
+over all four kinds of windows are the rows of one table, so that the maximum over a
 rectangle is that of a few rows: copies of contiguous memory, which are cheap.
 """
 

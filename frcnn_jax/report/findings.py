@@ -108,7 +108,7 @@ def _weakest_class(evaluation: Evaluation) -> Iterator[str]:
     low, high = map(percent, evaluation["intervals"]["per_class"][weakest]["area_ap"])
     yield (
         f"{weakest} is the weakest class: area AP {percent(values[weakest])} ({low} to "
-        f"{high}) on {evaluation['per_class'][weakest]['num_objects']} objects, where "
+        f"{high}) on {evaluation['per_class'][weakest]['num_objects']} objects, while "
         f"{best} has {percent(values[best])}."
     )
 

@@ -143,7 +143,7 @@ def restore_latest(
     Args:
       checkpoints: of the run; there must be some.
       state: an example, or its shapes, dtypes and shardings.
-      spec: of the detector that goes on.
+      spec: of the detector to continue.
 
     Raises:
       UserError: if no checkpoint is undamaged and of such a model, or the latest one

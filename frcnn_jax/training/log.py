@@ -124,7 +124,7 @@ class RunLog:
             self._show(f"epoch {row['epoch']}: largest losses: {images}")
 
     def _show(self, line: str) -> None:
-        # Ids are no markup, though they may have brackets.
+        # Ids may have brackets, which are not markup.
         self._console.print(line, soft_wrap=True, markup=False, emoji=False)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:

@@ -221,7 +221,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
 
     Raises:
       UserError: after too many steps that were not finite, or if an image cannot be
-        read or a checkpoint not be written.
+        read or a checkpoint cannot be written.
     """
     config, first_step = run.config, int(state.step) + 1
     distributed.prime_preemption_sync(first_step - 1)

@@ -35,7 +35,7 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
       UserError: if there is no such checkpoint, it is damaged, it is of an earlier
         version, or a step is given of what is no run directory.
     """
-    if not (path / "params").is_dir():  # no checkpoint, of whatever version
+    if not (path / "params").is_dir():  # not a checkpoint of any version
         path = path / "checkpoints" / str(find_step(path, step))
     elif step != "latest":
         raise UserError(f"{path}: is a checkpoint; step {step} needs a run directory")

@@ -57,7 +57,7 @@ def read_exported(path: Path) -> Weights:
       path: folder of `frcnn export`, however old.
 
     Raises:
-      UserError: if it is no such folder, or a file is damaged.
+      UserError: if it is not such a folder, or a file is damaged.
     """
     description = read_description(path)
     spec, file = description.detector, read_file(str(path / description.parameters))
@@ -71,7 +71,7 @@ def read_description(path: Path) -> Description:
     """Reads what a folder of `frcnn export` holds.
 
     Raises:
-      UserError: if it is no such folder, is damaged or is of another version.
+      UserError: if it is not such a folder, is damaged or is of another version.
     """
     file = path / DESCRIPTION
     try:

@@ -1,4 +1,4 @@
-"""Reads weight files: named float32 arrays, whatever container they come in.
+"""Reads weight files: named float32 arrays, in one of several containers.
 
 The container is recognized by its content, not by its name. Nothing in a file is ever
 executed: PyTorch's are read with `weights_only=True`, NumPy's with
@@ -169,7 +169,7 @@ def _check_npy(name: str, file: IO[bytes], num_bytes: int) -> None:
         shape, _, dtype = np.lib.format.read_array_header_2_0(file)
     _check_header(name, dtype)
     if file.tell() + math.prod(shape) * dtype.itemsize != num_bytes:
-        raise ValueError(f"{name} is no array of the shape {shape}")
+        raise ValueError(f"{name} is not an array of the shape {shape}")
 
 
 def _read_hdf5(path: Path) -> Content:

@@ -47,7 +47,8 @@ def find_file(source: str) -> SourceFile:
         is named, there and in a folder, it is `model.safetensors`.
 
     Raises:
-      UserError: if it cannot be downloaded or is no such source. A path need not exist.
+      UserError: if it cannot be downloaded or is not such a source. A path need not
+        exist.
     """
     if source.startswith("chainercv:") and source not in PUBLISHED:
         raise UserError(f"{source}: expected one of {', '.join(PUBLISHED)}")

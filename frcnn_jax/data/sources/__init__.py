@@ -83,8 +83,8 @@ def open_rest(config: DataConfig, opened: Sequence[RawSource]) -> dict[str, RawS
       opened: the splits.
 
     Returns:
-      By name, and none if the config limits the number of images. A split that cannot
-      be read is warned of.
+      By name; none if the config limits the number of images. There is a warning for a
+      split that cannot be read.
     """
     if config.source in ("tfds", "shapes") or config.limit is not None:
         return {}

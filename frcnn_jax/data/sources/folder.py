@@ -1,4 +1,4 @@
-"""A data set in files, of whatever format."""
+"""A data set in files, of any format."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a data set in files lists, whatever its format.
+"""What a data set in files lists, in any format.
 
 Boxes are `(y_min, x_min, y_max, x_max)` with the max edge exclusive, in pixels of the
 upright image, or in fractions of its sides where a listing says so.

@@ -1,7 +1,7 @@
 """Data sets of TensorFlow Datasets, read without TensorFlow.
 
 Any data set with the features `image` and `objects` (`bbox`, `label` and perhaps
-`is_difficult` or `is_crowd`) will do, VOC, COCO and Open Images among them, once it is
+`is_difficult` or `is_crowd`) works, e.g. VOC, COCO and Open Images, once it is
 prepared in a format with random access: `download_and_prepare(file_format=
 "array_record")`. That step, unlike reading, may need TensorFlow.
 """
