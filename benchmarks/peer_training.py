@@ -42,13 +42,11 @@ class PeerTrainer:
             follows has as many boxes as there are.
         """
         self.config = config
+        # What other peers hold is not counted as this one's memory.
+        self._held = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
         self.detector = PeerDetector(config, params, precision)
-        device, self.layers = self.detector.device, self._layers
-        if is_compiled:
-            self.layers = torch.compile(self._layers, dynamic=False)
-        if device == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        device = self.detector.device
+        self.layers = torch.compile(_layers, dynamic=False) if is_compiled else _layers
         self.optimizer = self._make_optimizer()
         self.images = torch.tensor(batch.images.transpose(0, 3, 1, 2), device=device)
         self.boxes, self.labels = [], []
@@ -68,16 +66,22 @@ class PeerTrainer:
         return loss.item()  # waits for the device
 
     def memory(self) -> int:
-        """Returns the peak memory in bytes; 0 on a CPU, which does not report it."""
-        is_cuda = self.detector.device == "cuda"
-        return torch.cuda.max_memory_allocated() if is_cuda else 0
+        """Trains a step, and returns its peak memory in bytes; 0 on a CPU.
+
+        The first step, in which cuDNN tries its algorithms, would need more.
+        """
+        if self.detector.device != "cuda":
+            return 0
+        torch.cuda.reset_peak_memory_stats()
+        self(1)
+        return torch.cuda.max_memory_allocated() - self._held
 
     def loss(self) -> Tensor:
         """Computes the mean over the images of the sum of the four losses."""
         options, losses = self.config.losses, []
         image_size = self.images.shape[2], self.images.shape[3]
         with self.detector.autocast():
-            features, logits, deltas = self.layers(self.images)
+            features, logits, deltas = self.layers(self.detector, self.images)
             anchors = self.detector.anchors(features)
             samples = []
             for image, boxes in enumerate(self.boxes):
@@ -105,10 +109,6 @@ class PeerTrainer:
                 _loss(logits, own_class, labels, targets, beta=options.roi_beta)
             )
         return torch.stack(losses).sum() / len(self.boxes)
-
-    def _layers(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features = self.detector.backbone(self.detector.normalize(images))
-        return features, *self.detector.rpn(features)
 
     def _propose(self, logits, deltas, anchors, image_size) -> Tensor:
         options = self.config.proposals
@@ -174,6 +174,11 @@ class PeerTrainer:
             momentum=options.momentum,
             fused=True,
         )
+
+
+def _layers(detector: PeerDetector, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    features = detector.backbone(detector.normalize(images))
+    return features, *detector.rpn(features)
 
 
 def _sample(is_positive: Tensor, is_negative: Tensor, options) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,8 @@
 """Times functions side by side: interleaved, in one process, medians."""
 
 import ctypes
+import functools
+import math
 import os
 import platform
 import statistics
@@ -14,8 +16,8 @@ from frcnn_jax.evaluation.environment import processor_name
 
 # Between two runs, so that the threads of the one before are asleep.
 PAUSE_S = 0.01
-# On an accelerator.
-CALLS_IN_A_ROW = 10
+# On an accelerator: calls in a row, unless they take longer than this.
+MAX_CALLS_IN_A_ROW, SECONDS_IN_A_ROW = 10, 0.05
 # Parameters of mallopt, from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -73,11 +75,18 @@ def measure(case: Case, repeats: int) -> Row:
     compile_seconds = time.perf_counter() - begin
     memory = compiled.memory_analysis()
 
+    def run(times: int) -> None:
+        jax.block_until_ready([compiled(*arguments) for _ in range(times)])
+
+    run(1)
+    begin = time.perf_counter()
+    run(1)
+    times = math.ceil(SECONDS_IN_A_ROW / (time.perf_counter() - begin))
     # An accelerator computes while the host prepares the next call.
-    times = 1 if jax.default_backend() == "cpu" else CALLS_IN_A_ROW
-    runs = [lambda: jax.block_until_ready([compiled(*arguments) for _ in range(times)])]
+    times = 1 if jax.default_backend() == "cpu" else min(times, MAX_CALLS_IN_A_ROW)
+    runs = [functools.partial(run, times)]
     if case.peer is not None:
-        runs.append(lambda: case.peer(times))
+        runs.append(functools.partial(case.peer, times))
     medians = time_in_turn(runs, repeats)
     return Row(
         case,

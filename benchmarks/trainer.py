@@ -36,30 +36,30 @@ class Trainer:
         model = in_precision(model, precision)
         params = random_params(model, training.NUM_CLASSES, 0)
         step, self._state = training.make_step(model, params)
-        self.set_batch(batch)
+        self.batch = self.place(batch)
         began = time.perf_counter()
         with matmul_precision(precision):
-            lowered = step.lower(self._state, self._batch)
+            lowered = step.lower(self._state, self.batch)
         traced = time.perf_counter()
         self._step = lowered.compile()
         self.trace_seconds = traced - began
         self.compile_seconds = time.perf_counter() - traced
         self.memory = distributed.memory_needed(self._step)[0]
-        self.counted_flops = _count_flops(lowered)
 
     @property
     def program(self) -> str:
         """The text of the compiled program."""
         return self._step.as_text()
 
-    def set_batch(self, batch: Batch) -> None:
-        """Trains on another batch of the same shapes from now on."""
-        self._batch = distributed.shard_batch(batch, distributed.make_mesh(1))
+    @staticmethod
+    def place(batch: Batch) -> Batch:
+        """Copies a batch to the device; `batch` is the one that is trained on."""
+        return distributed.shard_batch(batch, distributed.make_mesh(1))
 
     def __call__(self, num_steps: int) -> float:
         """Trains, and returns the mean loss of the last step's images."""
         for _ in range(num_steps):
-            self._state, metrics = self._step(self._state, self._batch)
+            self._state, metrics = self._step(self._state, self.batch)
         return float(metrics.losses.total.mean())  # waits for the device
 
     def steps_within(self, seconds: float) -> int:
@@ -72,16 +72,9 @@ class Trainer:
     def train_on(self, batches: Iterable[Batch]) -> None:
         """Trains on batches from the host."""
         for batch in batches:
-            self.set_batch(batch)
-            self._state, metrics = self._step(self._state, self._batch)
+            self.batch = self.place(batch)
+            self._state, metrics = self._step(self._state, self.batch)
         jax.block_until_ready(metrics)
-
-
-def _count_flops(lowered: jax.stages.Lowered) -> float:
-    try:
-        return lowered.cost_analysis()["flops"]
-    except Exception:  # not every platform reports them
-        return math.nan
 
 
 def in_precision(model: ModelConfig, precision: str) -> ModelConfig:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks import peers
 from benchmarks.timing import Case
 from frcnn_jax import distributed
 from frcnn_jax.config import ModelConfig, OptimizerConfig
@@ -96,6 +95,8 @@ def no_layers_case(batch: Batch) -> Case:
 
 
 def vgg16_cases(dtype: str) -> Iterator[Case]:
+    from benchmarks import peers  # which imports torch: seconds
+
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(1, HEIGHT, WIDTH, 3)), dtype)
     cotangent = rng.normal(size=(1, HEIGHT // 16, WIDTH // 16, 512))

@@ -47,12 +47,11 @@ def _by_objects(
     num_steps = trainer.steps_within(scale.seconds_per_run)
 
     def run(batch: Batch) -> None:
-        trainer.set_batch(batch)
+        trainer.batch = batch
         trainer(num_steps)
 
-    seconds = time_in_turn(
-        [functools.partial(run, batch) for batch in batches], 2 * scale.repeats
-    )
+    runs = [functools.partial(run, trainer.place(batch)) for batch in batches]
+    seconds = time_in_turn(runs, 2 * scale.repeats)
     note = f"max / min {max(seconds) / min(seconds):.3f}"
     for count, each in zip(NUM_OBJECTS, seconds, strict=True):
         name = f"training step, {count} objects an image"

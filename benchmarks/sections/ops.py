@@ -1,4 +1,4 @@
-"""The cases of `benchmarks.ops`, in float32 and bfloat16."""
+"""The cases of `benchmarks.ops`, in float32, TF32 and bfloat16."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -7,21 +7,24 @@ from benchmarks import ops, training
 from benchmarks.figures import Figure, Task, describe, run
 from benchmarks.sections.scales import TINY, Scale
 from benchmarks.timing import Case, measure
+from benchmarks.trainer import matmul_precision
 
 
 def tasks(scale: Scale) -> Iterator[Task]:
-    both = ("float32", "bfloat16")
     groups = [
         ("float32", ops.nms_cases),
-        *((dtype, functools.partial(ops.roi_cases, dtype)) for dtype in both),
+        ("float32", functools.partial(ops.roi_cases, "float32")),
+        ("bfloat16", functools.partial(ops.roi_cases, "bfloat16")),
+        # As PyTorch's convolutions compute in float32 unless told otherwise.
+        ("tf32", functools.partial(training.vgg16_cases, "float32")),
+        ("bfloat16", functools.partial(training.vgg16_cases, "bfloat16")),
         ("float32", ops.target_cases),
         ("float32", _losses),
-        *((dtype, functools.partial(training.vgg16_cases, dtype)) for dtype in both),
     ]
     # All but NMS take long on a CPU.
-    for dtype, make_cases in groups[:1] if scale is TINY else groups:
-        measure_cases = functools.partial(_measure, scale, dtype, make_cases)
-        yield Task("ops", dtype, measure_cases)
+    for precision, make_cases in groups[:1] if scale is TINY else groups:
+        measure_cases = functools.partial(_measure, scale, precision, make_cases)
+        yield Task("ops", precision, measure_cases)
 
 
 def _losses() -> Iterable[Case]:
@@ -30,12 +33,13 @@ def _losses() -> Iterable[Case]:
 
 
 def _measure(
-    scale: Scale, dtype: str, make_cases: Callable[[], Iterable[Case]]
+    scale: Scale, precision: str, make_cases: Callable[[], Iterable[Case]]
 ) -> Iterator[Figure]:
     for case in make_cases():
-        size = f"{case.size}, {dtype}"
+        size = f"{case.size}, {precision}"
         measure_case = functools.partial(_measure_case, scale, case, size)
-        yield from run(Task(case.name, size, measure_case))
+        with matmul_precision(precision):
+            yield from run(Task(case.name, size, measure_case))
 
 
 def _measure_case(scale: Scale, case: Case, size: str) -> Iterator[Figure]:

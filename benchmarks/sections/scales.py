@@ -37,7 +37,9 @@ class Scale(NamedTuple):
         ranks = itertools.product(*(range(len(axis)) for axis in axes))
         return [
             Setting(*(axis[i] for axis, i in zip(axes, rank, strict=True)))
-            for rank in sorted(ranks, key=sum)
+            for rank in sorted(
+                ranks, key=lambda rank: rank[0] + 3 * rank[1] + 2 * rank[2]
+            )
         ]
 
 
