@@ -2,17 +2,20 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from unittest import mock
 
 from benchmarks import ops, training
 from benchmarks.figures import Figure, Task, describe, run
 from benchmarks.sections.scales import TINY, Scale
 from benchmarks.timing import Case, measure
 from benchmarks.trainer import matmul_precision
+from frcnn_jax.ops import suppression
 
 
 def tasks(scale: Scale) -> Iterator[Task]:
     groups = [
         ("float32", ops.nms_cases),
+        ("float32", _larger_tiles),
         ("float32", functools.partial(ops.roi_cases, "float32")),
         ("bfloat16", functools.partial(ops.roi_cases, "bfloat16")),
         # As PyTorch's convolutions compute in float32 unless told otherwise.
@@ -25,6 +28,19 @@ def tasks(scale: Scale) -> Iterator[Task]:
     for precision, make_cases in groups[:1] if scale is TINY else groups:
         measure_cases = functools.partial(_measure, scale, precision, make_cases)
         yield Task("ops", precision, measure_cases)
+
+
+def _larger_tiles() -> Iterator[Case]:
+    """NMS with fewer, larger tiles: a GPU waits for the host in each turn of a loop."""
+    for tile_size in (128, 256, 512, 1024):
+        case = next(ops.nms_cases())
+        yield case._replace(
+            name=f"nms, tiles of {tile_size}",
+            function=mock.patch.object(suppression, "TILE_SIZE", tile_size)(
+                case.function
+            ),
+            peer=None,
+        )
 
 
 def _losses() -> Iterable[Case]:
