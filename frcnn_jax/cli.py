@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the `frcnn` command."""
     arguments = sys.argv[1:] if arguments is None else arguments
     commands = {
-        "train": train,
+        "train": lambda arguments: _train(arguments, "frcnn train"),
         "evaluate": evaluate,
         "predict": predict,
         "report": report,
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train(arguments: Sequence[str] | None = None) -> None:
     """Trains and evaluates: `--config PATH [--field value ...]`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    _exit_cleanly(lambda: _train(arguments))
+    _exit_cleanly(lambda: _train(arguments, "train.py"))
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -396,14 +396,14 @@ def export_weights(arguments: Sequence[str]) -> None:
     convert.export(options.source, options.output, options.format, options.step)
 
 
-def _train(arguments: Sequence[str]) -> None:
-    parser = _Parser(prog="train.py", add_help=False)
+def _train(arguments: Sequence[str], program: str) -> None:
+    parser = _Parser(prog=program, add_help=False)
     parser.add_argument("--config", type=Path)
     options, overrides = parser.parse_known_args(arguments)
     if options.config is None and not {"-h", "--help"} & set(overrides):
         raise UserError("--config is missing, expected e.g. --config configs/shapes.py")
     config = load_config(options.config) if options.config else Config()
-    config = override_config(config, overrides, "train.py --config PATH")
+    config = override_config(config, overrides, f"{program} --config PATH")
     _start()
     from frcnn_jax.training import train as training
 

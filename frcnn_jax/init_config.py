@@ -210,7 +210,9 @@ def _fit_sizes(splits: Mapping[str, tuple[str, Source]]) -> dict[str, object]:
     if not sum(map(len, box_sizes)):
         raise UserError(f"split {name!r} has no objects to train on")
     scales = [
-        np.divide(_resize(each.image_size, resizing), each.image_size)
+        np.divide(
+            transforms.resized_size_of(each.image_size, resizing), each.image_size
+        )
         for each in train.annotations
     ]
     anchor_scales, share = fitting.fit_anchor_scales(
@@ -235,17 +237,12 @@ def _fit_sizes(splits: Mapping[str, tuple[str, Source]]) -> dict[str, object]:
 
 def _padding(sizes: Sequence[tuple[int, int]], resizing: Resizing) -> float:
     """Returns the share of the canvases' pixels that no image covers."""
-    resized = [_resize(size, resizing) for size in sizes]
+    resized = [transforms.resized_size_of(size, resizing) for size in sizes]
     canvases = [
         resizing.canvases[transforms.require_canvas(size, resizing.canvases, "")]
         for size in resized
     ]
     return 1 - sum(map(math.prod, resized)) / sum(map(math.prod, canvases))
-
-
-def _resize(size: tuple[int, int], resizing: Resizing) -> tuple[int, int]:
-    shorter, longer = resizing.shorter_side, resizing.longer_side
-    return transforms.resized_size(size, shorter_side=shorter, longer_side=longer)
 
 
 def _plan_training(num_images: int) -> dict[str, object]:

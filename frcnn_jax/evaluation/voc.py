@@ -73,14 +73,14 @@ def average_precisions(
     return VOCResult(rankings, voc07_ap, area_ap, *means)
 
 
-def precision_recall(
+def rank(
     detections: Sequence[ImageDetections],
     ground_truths: Sequence[ImageGroundTruth],
     num_classes: int,
     *,
     iou_threshold: float = 0.5,
-) -> list[PrecisionRecall]:
-    """Computes the precision-recall curve of every class.
+) -> list[Ranking]:
+    """Assigns detections to objects and ranks those of each class.
 
     The detections of a class are ranked by descending score over all images; where
     scores are equal, the earlier image comes first. Each is assigned to the object of
@@ -95,33 +95,7 @@ def precision_recall(
       iou_threshold: as for `average_precisions`.
 
     Returns:
-      L curves, with one point for each detection of the class.
-    """
-    return [
-        curve(ranking)
-        for ranking in rank(
-            detections, ground_truths, num_classes, iou_threshold=iou_threshold
-        )
-    ]
-
-
-def rank(
-    detections: Sequence[ImageDetections],
-    ground_truths: Sequence[ImageGroundTruth],
-    num_classes: int,
-    *,
-    iou_threshold: float = 0.5,
-) -> list[Ranking]:
-    """Assigns detections to objects and ranks those of each class.
-
-    Args:
-      detections: one for each image.
-      ground_truths: one for each image, in the same order.
-      num_classes: L.
-      iou_threshold: as for `average_precisions`.
-
-    Returns:
-      L rankings; `precision_recall` says what is correct and what is ignored.
+      L rankings; `curve` makes a precision-recall curve of one.
     """
     return next(
         rank_at_thresholds(detections, ground_truths, num_classes, [iou_threshold])

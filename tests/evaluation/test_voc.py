@@ -9,7 +9,8 @@ from tests.helpers.cases import FAR, NAN, SQUARE, detected, truth
 
 
 def only_curve(detections, ground_truths, **options):
-    (curve,) = voc.precision_recall(detections, ground_truths, 1, **options)
+    (ranking,) = voc.rank(detections, ground_truths, 1, **options)
+    curve = voc.curve(ranking)
     return curve.precision.tolist(), curve.recall.tolist()
 
 
@@ -95,7 +96,8 @@ def test_images_without_anything_change_nothing():
 def test_many_images_agree_with_one_detection_after_another():
     random = np.random.default_rng(0)
     found, there = zip(*(random_image(random) for _ in range(60)), strict=True)
-    for label, curve in enumerate(voc.precision_recall(found, there, 3)):
+    for label, ranking in enumerate(voc.rank(found, there, 3)):
+        curve = voc.curve(ranking)
         precision, recall = slow_curve(found, there, label)
         np.testing.assert_allclose(curve.precision, precision)
         np.testing.assert_allclose(curve.recall, recall)

@@ -55,9 +55,10 @@ def test_no_case_of_chainercv_is_left_out(chainercv):
 @pytest.mark.parametrize("index", range(len(CASES)), ids=CASES)
 def test_curves_are_those_of_chainercv(chainercv, index):
     case = chainercv["prec_rec_cases"][index]
-    curves = voc.precision_recall(
+    rankings = voc.rank(
         *chainercv_images(case), len(case["prec"]), iou_threshold=case["iou_thresh"]
     )
+    curves = map(voc.curve, rankings)
     for curve, precision, recall in zip(curves, case["prec"], case["rec"], strict=True):
         length = len(curve.precision)
         np.testing.assert_allclose(curve.precision, numbers(precision, length))
