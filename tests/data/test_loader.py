@@ -332,7 +332,8 @@ def test_difficult_objects_may_be_cut_and_stay_out_of_augmented_batches(shapes):
 )
 def test_augmentation_that_fits_into_no_canvas_is_refused_at_once(shapes, change, size):
     config = dataclasses.replace(CONFIG, canvases=((48, 64),), **change)
-    message = rf"train-000000 \(with data\.scale_range .*\) is {size} .* is 48x64;"
+    (field,) = change
+    message = rf"train-000000 \(with data\.{field}\) is {size} .* is 48x64;"
     with pytest.raises(UserError, match=message):
         train_batches(shapes, config, **TRAINING)
     assert list(evaluation_batches(shapes, config, batch_size=4))
