@@ -191,7 +191,8 @@ def test_unwritable_file_is_named_and_spares_the_checkpoints(name, whole, tmp_pa
     folder = runs.interrupted(whole, tmp_path / "run")
     (folder / name).unlink(missing_ok=True)
     (folder / name).mkdir()
-    assert f"{folder}/{name}: Is a directory" in refuse(runs.config_in(folder))
+    written = f"{folder}/{name.removesuffix('.tmp')}"
+    assert refuse(runs.config_in(folder)) == f"cannot write {written}: Is a directory"
     assert int(restore(folder)[0].step) == 4
 
 
