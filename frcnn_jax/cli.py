@@ -436,6 +436,12 @@ def _exit_cleanly(function: Callable[[], None]) -> None:
         function()
     except UserError as error:
         message = str(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # as of `frcnn train --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:  # a full disk, a folder that must not be written to
         message = f"{error.filename or 'input or output'}: {error.strerror or error}"
     else:

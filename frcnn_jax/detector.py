@@ -8,6 +8,7 @@ Boxes are in pixels of the original image, the max edge exclusive.
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -57,7 +58,7 @@ class Detector(ModelHubMixin):
     """
 
     spec: DetectorSpec
-    params: Params
+    params: Params = dataclasses.field(repr=False)
     source: str = "detector"  #: where it is from, for messages
 
     # Were it empty, ModelHubMixin would set it in instances, but these are frozen.
@@ -322,13 +323,14 @@ def check_options(score_threshold: float, max_detections: int, batch_size: int) 
     Raises:
       UserError: if one is impossible.
     """
-    if not 0.0 <= score_threshold <= 1.0:
+    is_number = isinstance(score_threshold, numbers.Real)
+    if not is_number or not 0.0 <= score_threshold <= 1.0:
         raise UserError(
-            f"score_threshold is {score_threshold}, expected a number from 0 to 1"
+            f"score_threshold is {score_threshold!r}, expected a number from 0 to 1"
         )
     for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
-        if value < 1:
-            raise UserError(f"{name} is {value}, expected a positive number")
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise UserError(f"{name} is {value!r}, expected a positive whole number")
 
 
 def _find_canvas(

@@ -95,6 +95,8 @@ def find_images(patterns: Sequence[str], outside: Path) -> list[Path]:
     """
     found: dict[Path, Path] = {}  # by what they resolve to
     for pattern in patterns:
+        if not pattern:  # an unset variable; Path("") is the current folder
+            raise UserError("an image is '', expected a file, folder or pattern")
         paths = [Path(pattern)]
         if not paths[0].exists():  # a name may have brackets
             paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]

@@ -150,3 +150,25 @@ def test_device_that_is_not_there_is_one_line_and_code_2(command, tmp_path):
     assert "JAX does not start, with JAX_PLATFORMS=nonsense: " in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_interrupt_is_one_line(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "evaluate_run", interrupt)
+    assert run(cli.main, ["evaluate", "--work-dir", "run"], capsys) == (
+        130,
+        "interrupted\n",
+    )
+
+
+def test_reader_that_goes_away_is_no_error():
+    command = (
+        f"{sys.executable} -c '{CODE}' train --help | true; exit ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert not done.stderr

@@ -398,6 +398,8 @@ def test_image_of_a_pixel_or_a_line_has_detections_inside_it(detector, size):
     [
         ({"score_threshold": 1.5}, "score_threshold is 1.5"),
         ({"score_threshold": float("nan")}, "score_threshold is nan"),
+        ({"score_threshold": "0.5"}, "score_threshold is '0.5'"),
+        ({"max_detections": 2.5}, r"max_detections is 2\.5, expected a positive whole"),
         ({"max_detections": 0}, "max_detections is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
@@ -510,8 +512,13 @@ def test_other_types_are_refused_by_name(image, detector):
 
 
 def test_image_without_pixels_is_refused(detector):
-    with pytest.raises(ValueError, match=r"has the shape \(0, 10, 3\)"):
-        detector(np.zeros((0, 10, 3), np.uint8))
+    for image in (np.zeros((0, 10, 3), np.uint8), Image.new("RGB", (10, 0))):
+        with pytest.raises(ValueError, match=r"has the shape \(0, 10, 3\)"):
+            detector(image)
+
+
+def test_representation_is_short(detector):
+    assert len(repr(detector)) < 3000
 
 
 def test_array_of_jax_is_an_image(detector, picture):

@@ -233,3 +233,8 @@ def test_folder_in_the_way_of_the_coco_file_is_found_at_once(
     assert predict(model, folder, *options) == 2
     assert f"{folder}: is a folder, expected a file" in capsys.readouterr().err
     assert not (tmp_path / "out" / "predictions.jsonl").exists()
+
+
+def test_empty_name_is_not_the_current_folder(tmp_path):
+    with pytest.raises(UserError, match="an image is ''"):
+        find_images([""], tmp_path)

@@ -210,7 +210,7 @@ def as_rgb(image: Picture) -> np.ndarray:
     if isinstance(image, str | Path):
         return read_rgb(Path(image), str(image))
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        image = to_rgb(image)
     if not hasattr(image, "__array__"):  # NumPy's, JAX's and others' arrays have it
         raise TypeError(
             f"image is of type {type(image).__name__}, expected a path, a PIL image or "

@@ -70,7 +70,11 @@ def export_weights(weights: Weights, path: Path, layout: Layout) -> None:
         _write(path, lambda part: safetensors.numpy.save_file(state, part, metadata))
         return
     torch = import_extra("torch", "torch")
-    content = {name: torch.from_numpy(array) for name, array in state.items()}
+    content = {
+        # A copy, as those of JAX cannot be written to, of which torch warns.
+        name: torch.from_numpy(np.array(array))
+        for name, array in state.items()
+    }
     if layout.is_detector:
         content = {"model": content, "config": config}
     _write(path, lambda part: torch.save(content, part))
