@@ -4,9 +4,6 @@ Written as torchvision's own detectors are: layers on the batch, what follows th
 by image, with as many boxes as there are.
 """
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 import torchvision
 from torch import Tensor
@@ -16,6 +13,7 @@ from benchmarks import training
 from benchmarks.peer_detector import XYXY, PeerDetector, encode
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.data.records import Batch
+from frcnn_jax.models.parameters import flatten, random_params
 from frcnn_jax.models.vgg16 import BLOCKS
 
 
@@ -25,17 +23,15 @@ class PeerTrainer:
     def __init__(
         self,
         config: ModelConfig,
-        params: Mapping[str, np.ndarray],
         batch: Batch,
         precision: str,
         *,
         is_compiled: bool = False,
     ) -> None:
-        """Puts parameters and batch on the device.
+        """Puts parameters, those of our `Trainer`, and batch on the device.
 
         Args:
           config: sizes and options.
-          params: by name.
           batch: that every step trains on.
           precision: float32, tf32 or bfloat16.
           is_compiled: whether `torch.compile` compiles the backbone and the RPN; what
@@ -44,7 +40,8 @@ class PeerTrainer:
         self.config = config
         # What other peers hold is not counted as this one's memory.
         self._held = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
-        self.detector = PeerDetector(config, params, precision)
+        params = random_params(config, training.NUM_CLASSES, 0)
+        self.detector = PeerDetector(config, flatten(params), precision)
         device = self.detector.device
         self.layers = torch.compile(_layers, dynamic=False) if is_compiled else _layers
         self.optimizer = self._make_optimizer()

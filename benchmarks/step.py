@@ -15,7 +15,6 @@ from benchmarks import sides, training
 from benchmarks.timing import environment
 from benchmarks.trainer import Trainer
 from frcnn_jax.config import ModelConfig
-from frcnn_jax.models.parameters import flatten, random_params
 
 CANVASES = ((608, 800), (304, 400))
 # The canvas of the largest images that the recipe's rule makes, 600 x 1000.
@@ -61,9 +60,8 @@ def peer(canvas: tuple[int, int]) -> Callable[[], float]:
     """Returns the same function of PyTorch's."""
     from benchmarks.peer_training import PeerTrainer
 
-    params = flatten(random_params(MODEL, training.NUM_CLASSES, 0))
     batch = training.make_batch(canvas, 1)
-    return functools.partial(PeerTrainer(MODEL, params, batch, PRECISION), 1)
+    return functools.partial(PeerTrainer(MODEL, batch, PRECISION), 1)
 
 
 SIDES = {"ours": ours, "peer": peer}

@@ -78,12 +78,10 @@ def measure(case: Case, repeats: int) -> Row:
     def run(times: int) -> None:
         jax.block_until_ready([compiled(*arguments) for _ in range(times)])
 
-    run(1)
-    begin = time.perf_counter()
-    run(1)
-    times = math.ceil(SECONDS_IN_A_ROW / (time.perf_counter() - begin))
+    times = 1
     # An accelerator computes while the host prepares the next call.
-    times = 1 if jax.default_backend() == "cpu" else min(times, MAX_CALLS_IN_A_ROW)
+    if jax.default_backend() != "cpu":
+        times = min(times_within(run, SECONDS_IN_A_ROW), MAX_CALLS_IN_A_ROW)
     runs = [functools.partial(run, times)]
     if case.peer is not None:
         runs.append(functools.partial(case.peer, times))
@@ -109,6 +107,14 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_MMAP_THRESHOLD, 2**31 - 1)
         mallopt(_M_ARENA_MAX, 1)  # those of single threads are returned as a whole
+
+
+def times_within(run: Callable[[int], Any], seconds: float) -> int:
+    """Returns how often to run in a row to take this long, at least once."""
+    run(1)
+    began = time.perf_counter()
+    run(1)
+    return max(1, math.ceil(seconds / (time.perf_counter() - began)))
 
 
 def time_in_turn(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:

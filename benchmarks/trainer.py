@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Iterable
 
@@ -61,13 +60,6 @@ class Trainer:
         for _ in range(num_steps):
             self._state, metrics = self._step(self._state, self.batch)
         return float(metrics.losses.total.mean())  # waits for the device
-
-    def steps_within(self, seconds: float) -> int:
-        """Returns how many steps take this long, at least one."""
-        self(1)
-        began = time.perf_counter()
-        self(1)
-        return max(1, math.ceil(seconds / (time.perf_counter() - began)))
 
     def train_on(self, batches: Iterable[Batch]) -> None:
         """Trains on batches from the host."""

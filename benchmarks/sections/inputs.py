@@ -12,7 +12,7 @@ from benchmarks import training
 from benchmarks.figures import Figure, Task
 from benchmarks.sections.pictures import open_batches
 from benchmarks.sections.scales import Scale
-from benchmarks.timing import time_in_turn
+from benchmarks.timing import time_in_turn, times_within
 from benchmarks.trainer import Trainer
 from frcnn_jax.data.records import Batch
 
@@ -44,7 +44,7 @@ def tasks(scale: Scale) -> Iterator[Task]:
 def _by_objects(
     scale: Scale, trainer: Trainer, batches: list[Batch], size: str
 ) -> Iterator[Figure]:
-    num_steps = trainer.steps_within(scale.seconds_per_run)
+    num_steps = times_within(trainer, scale.seconds_per_run)
 
     def run(batch: Batch) -> None:
         trainer.batch = batch

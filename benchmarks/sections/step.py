@@ -13,10 +13,9 @@ from benchmarks import training
 from benchmarks.figures import Figure, Task, describe, run
 from benchmarks.flops import peak, training_flops
 from benchmarks.sections.scales import TINY, Scale, Setting
-from benchmarks.timing import time_in_turn
+from benchmarks.timing import time_in_turn, times_within
 from benchmarks.trainer import Trainer
 from frcnn_jax.config import AnchorTargetConfig, ProposalTargetConfig
-from frcnn_jax.models.parameters import flatten, random_params
 
 if TYPE_CHECKING:
     from benchmarks.peer_training import PeerTrainer
@@ -65,7 +64,7 @@ def _compare(
     scale: Scale, setting: Setting, make: Callable[[], Trainer], peer: str
 ) -> Iterator[Figure]:
     trainer = make()
-    num_steps = trainer.steps_within(scale.seconds_per_run)
+    num_steps = times_within(trainer, scale.seconds_per_run)
     runs = [functools.partial(trainer, num_steps)]
     seconds = time_in_turn(runs, scale.repeats)
     peer_memory, note = None, "time was up before the peer"
@@ -110,10 +109,9 @@ def _make_peer(scale: Scale, setting: Setting, name: str) -> "PeerTrainer":
     from benchmarks.peer_training import PeerTrainer
 
     gc.collect()  # what earlier peers hold
-    params = flatten(random_params(scale.model, training.NUM_CLASSES, 0))
     batch = training.make_batch(setting.canvas, setting.batch_size)
     peer = PeerTrainer(
-        scale.model, params, batch, setting.precision, is_compiled=name == COMPILED
+        scale.model, batch, setting.precision, is_compiled=name == COMPILED
     )
     peer(1)
     return peer
