@@ -60,21 +60,25 @@ def shared_parts(first: str, second: str) -> list[str]:
       first: a split.
       second: the split whose parts are listed.
     """
-    others = [_percents(part) for part in first.split("+")]
     return [
         part
         for part in second.split("+")
-        for name, start, stop in [_percents(part)]
-        if any(name == o[0] and start < o[2] and o[1] < stop for o in others)
+        if any(_overlap(part, other) for other in first.split("+"))
     ]
 
 
-def _percents(part: str) -> tuple[str, int, int]:
-    """Returns a part's name, and where it begins and ends."""
-    match = _PART.fullmatch(part)
-    if match is None:  # TFDS has other slices, too
-        return part, 0, 100
-    return match["name"], int(match["start"] or 0), int(match["stop"] or 100)
+def _overlap(part: str, other: str) -> bool:
+    first, second = _PART.fullmatch(part), _PART.fullmatch(other)
+    if first is None or second is None:  # TFDS has other slices, too
+        return part == other
+    (start, stop), (other_start, other_stop) = _percents(first), _percents(second)
+    is_same = first["name"] == second["name"]
+    return is_same and start < other_stop and other_start < stop
+
+
+def _percents(match: re.Match[str]) -> tuple[int, int]:
+    """Returns where a part begins and ends."""
+    return int(match["start"] or 0), int(match["stop"] or 100)
 
 
 def _list_part(
@@ -90,7 +94,7 @@ def _list_part(
     listing = list_images(folder, name)
     images = listing.images
     if match["slice"]:
-        start, stop = int(match["start"] or 0), int(match["stop"] or 100)
+        start, stop = _percents(match)
         if not start < stop <= 100:
             raise UserError(f"split is {part!r}; expected rising numbers up to 100%")
         images = _slice(images, start, stop, seed)
