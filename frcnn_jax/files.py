@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from frcnn_jax.errors import UserError, first_line
@@ -106,15 +106,15 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.replace(folder, path)
 
 
-def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
+def free_name(name: str, taken: Container[str]) -> str:
     """Returns a name, with -2, -3, ... after it if it is taken.
 
     Args:
       name: the wanted one.
-      is_taken: whether a name cannot be used.
+      taken: names that cannot be used.
     """
     number, free = 1, name
-    while is_taken(free):
+    while free in taken:
         number += 1
         free = f"{name}-{number}"
     return free

@@ -225,7 +225,7 @@ class _Results:
 
     def _picture_path(self, path: Path) -> Path:
         """Names a picture after its image, with a number where a name recurs."""
-        name = free_name(path.stem, self._names.__contains__)
+        name = free_name(path.stem, self._names)
         self._names.add(name)
         return self._options.out / "pictures" / f"{name}.jpg"
 

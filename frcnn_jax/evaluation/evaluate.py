@@ -415,6 +415,6 @@ def _draw_pictures(
                 ground_truth=annotation,
                 class_names=source.class_names,
             )
-            name = free_name(Path(annotation.image_id).name, names.__contains__)
+            name = free_name(Path(annotation.image_id).name, names)
             names.add(name)
             picture.save(folder / f"{name}.png")

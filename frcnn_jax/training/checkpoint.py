@@ -189,9 +189,8 @@ def _rename_damaged(
 ) -> None:
     for step, error in errors.items():
         if distributed.is_main_process():
-            name = free_name(
-                f"damaged-{step}", lambda name: (checkpoints.directory / name).exists()
-            )
+            taken = {path.name for path in checkpoints.directory.iterdir()}
+            name = free_name(f"damaged-{step}", taken)
             _logger.warning("skipped a damaged checkpoint, now %s: %s", name, error)
             (checkpoints.directory / str(step)).rename(checkpoints.directory / name)
     if errors:
