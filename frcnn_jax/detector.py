@@ -36,12 +36,10 @@ from frcnn_jax.models.parameters import (
     unflatten,
 )
 from frcnn_jax.weights import hub
-from frcnn_jax.weights.checkpoints import read_checkpoint
+from frcnn_jax.weights.checkpoints import check_no_step, read_source
 from frcnn_jax.weights.exported import is_exported, read_exported
 from frcnn_jax.weights.exporting import save_weights
-from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights, select_matching
-from frcnn_jax.weights.sources import is_repository
 
 # Jitted; of parameters and a batch, see `distributed.jit_per_image`.
 DetectStep = jax.stages.Wrapped
@@ -81,14 +79,10 @@ class Detector(ModelHubMixin):
         """
         distributed.start_backend()
         path = Path(source)
-        exported = is_exported(path)
-        if path.is_dir() and not exported and not is_repository(path):
-            return cls.from_weights(read_checkpoint(path, step))
-        if step != "latest":
-            raise UserError(f"{source}: step {step} needs a run directory")
-        return cls.from_weights(
-            read_exported(path) if exported else read_weights(str(source))
-        )
+        if not is_exported(path):
+            return cls.from_weights(read_source(str(source), step))
+        check_no_step(source, step)
+        return cls.from_weights(read_exported(path))
 
     @classmethod
     def from_weights(cls, weights: Weights) -> "Detector":

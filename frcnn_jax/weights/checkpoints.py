@@ -17,7 +17,9 @@ from frcnn_jax import distributed
 from frcnn_jax.config import DetectorSpec
 from frcnn_jax.errors import UserError
 from frcnn_jax.models.parameters import flatten
+from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights
+from frcnn_jax.weights.sources import is_repository
 
 # The figure that chooses the best checkpoint.
 BEST_METRIC = "validation_voc07_map"
@@ -55,6 +57,37 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
     arrays = flatten(params)
     preprocessing = spec.model.preprocessing
     return Weights(str(path), OWN_FORMAT, "", arrays, (), preprocessing, spec)
+
+
+def read_source(source: str, step: int | str = "latest") -> Weights:
+    """Reads the weights of a run directory or a checkpoint, or else of a file.
+
+    Args:
+      source: run directory or checkpoint, or what `read_weights` takes.
+      step: of a run directory's checkpoint, or "latest" or "best".
+
+    Raises:
+      UserError: if it cannot be read, or a step is given without a run directory.
+    """
+    path = Path(source)
+    if path.is_dir() and not is_repository(path):
+        return read_checkpoint(path, step)
+    check_no_step(source, step)
+    return read_weights(source)
+
+
+def check_no_step(source: str | Path, step: int | str) -> None:
+    """Refuses a step of what is not a run directory.
+
+    Args:
+      source: what is to be read.
+      step: as given.
+
+    Raises:
+      UserError: if the step is not the default.
+    """
+    if step != "latest":
+        raise UserError(f"{source}: step {step} needs a run directory")
 
 
 def read_spec(path: Path) -> DetectorSpec:

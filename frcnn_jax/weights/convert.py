@@ -8,7 +8,7 @@ from frcnn_jax.config import ModelConfig
 from frcnn_jax.errors import UserError
 from frcnn_jax.files import check_new_file
 from frcnn_jax.models.parameters import abstract_detector, parameter_shapes
-from frcnn_jax.weights.checkpoints import read_checkpoint
+from frcnn_jax.weights.checkpoints import read_source
 from frcnn_jax.weights.exporting import FORMATS, export_weights, save_weights
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import (
@@ -17,7 +17,6 @@ from frcnn_jax.weights.record import (
     select_matching,
 )
 from frcnn_jax.weights.report import describe
-from frcnn_jax.weights.sources import is_repository
 
 
 def import_file(source: str, output: Path, **options: Any) -> None:
@@ -63,11 +62,7 @@ def export(source: str, output: Path, layout: str, step: int | str = "latest") -
     """
     suffixes = [".safetensors"] if layout == OWN_FORMAT else [".safetensors", ".pth"]
     _check_new(output, suffixes)
-    path = Path(source)
-    is_run = path.is_dir() and not is_repository(path)
-    if step != "latest" and not is_run:
-        raise UserError(f"{source}: step {step} needs a run directory")
-    weights = read_checkpoint(path, step) if is_run else read_weights(source)
+    weights = read_source(source, step)
     if layout == OWN_FORMAT:
         save_weights(weights, output)
     else:
