@@ -2,8 +2,10 @@
 
 import atexit
 import gc
+import multiprocessing
 import os
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Generator
@@ -62,9 +64,22 @@ def read_ahead(batches: grain.MapDataset, num_workers: int) -> Generator[Batch]:
 
 
 def _init_worker(worker_index: int, num_workers: int) -> None:
-    """Prepares a worker, which ignores SIGTERM: the last steps may still need it."""
+    """Prepares a worker, which ends when the training process does, and not before.
+
+    Both SIGTERM and Ctrl-C reach it, too, but the last steps may still need it.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _keep_freed_memory()
+
+
+def _exit_with_parent() -> None:
+    """Ends this process when its parent has ended, even by SIGKILL."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _keep_freed_memory() -> None:

@@ -64,6 +64,44 @@ def test_sigterm_leaves_the_workers_to_the_run():
     assert not worker.is_alive()
 
 
+# Has read a batch from each worker, says so, and waits.
+WAITING_SCRIPT = """
+import time
+from tests.data.test_prefetching import TWO_WORKERS
+from tests.helpers.batches import train_batches
+from tests.helpers.sized import SizedSource
+
+if __name__ == "__main__":
+    source = SizedSource([(8, 8)] * 5)
+    batches = train_batches(source, TWO_WORKERS, batch_size=2, seed=0)
+    next(batches), next(batches)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_a_killed_process_silently(tmp_path, signal_number):
+    (tmp_path / "script.py").write_text(WAITING_SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    if signal_number == signal.SIGINT:
+        os.killpg(process.pid, signal_number)  # as the terminal does
+    else:
+        process.send_signal(signal_number)
+    # It returns when the last process that may write there has ended.
+    _, errors = process.communicate(timeout=60)
+    # Of the script itself.
+    assert errors.count("Traceback") == (signal_number == signal.SIGINT)
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_runtime_error_of_the_source_stays_what_it_is(num_workers):
     source = FailingSource([(16, 16)] * 2)
