@@ -97,3 +97,22 @@ def test_joined_classes_are_all_of_them_sorted(tmp_path):
 def test_a_wrong_split_is_refused(ids, split, message):
     with pytest.raises(UserError, match=message):
         ids(split)
+
+
+@pytest.mark.parametrize("split", ["all", "all[:50%]", "few+sub/all"])
+def test_a_name_that_no_text_can_hold_is_refused(tmp_path, split):
+    (tmp_path / "sub").mkdir()
+
+    def list_latin1(root, name):
+        listing = list_images(root, name)
+        image = ListedImage("caf\udce9.jpg", root / "caf\udce9.jpg", [], "")
+        return listing._replace(images=[*listing.images, image])
+
+    with pytest.raises(UserError, match=r"an image is 'caf\\udce9.jpg'; .* UTF-8"):
+        splits.list_split(list_latin1, tmp_path, split, seed=0)
+
+
+def test_a_class_that_no_text_can_hold_is_refused(tmp_path):
+    listing = list_images(tmp_path, "few")._replace(class_names=("a", "\ud800"))
+    with pytest.raises(UserError, match=r"a class is '\\ud800'; .* UTF-8"):
+        splits.list_split(lambda *_: listing, tmp_path, "few", seed=0)

@@ -3,6 +3,7 @@
 A name in a file must not lead out of the data set's folder.
 """
 
+import itertools
 import math
 import os
 import reprlib
@@ -103,8 +104,25 @@ def find_files(root: Path, templates: Iterable[str]) -> dict[str, Path]:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Finds the images in a folder and in those below it, sorted."""
-    return sorted(filter(is_image, folder.rglob("*")))
+    """Finds the images in a folder and in those below it, sorted.
+
+    Symbolic links to folders are followed, each folder is looked at once: under its own
+    name rather than that of a link.
+    """
+    found, seen, pending = [], set(), [folder]
+    while pending:
+        links = []
+        for path, subfolders, names in itertools.chain(*map(os.walk, sorted(pending))):
+            real_path = os.path.realpath(path)
+            if real_path in seen:
+                subfolders.clear()
+                continue
+            seen.add(real_path)
+            found += [each for name in names if is_image(each := Path(path, name))]
+            below = [Path(path, name) for name in subfolders]
+            links += [each for each in below if each.is_symlink()]
+        pending = links
+    return sorted(found)
 
 
 def is_image(path: Path) -> bool:
@@ -159,6 +177,22 @@ def check_names(names: Sequence[Any], where: str) -> tuple[str, ...]:
     if repeated:
         raise UserError(f"{where}: more than one class is {abbreviate(repeated)}")
     return tuple(names)
+
+
+def check_unicode(name: str, what: str) -> None:
+    """Checks that a name can be written to a file.
+
+    Args:
+      name: of a file or class. That of a file can be of any bytes.
+      what: what is called so, for the error.
+
+    Raises:
+      UserError: if it has bytes that are not UTF-8, or half a character.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} is {name!r}; expected a name in UTF-8") from None
 
 
 def parse_number(text: str | None, where: str) -> float:

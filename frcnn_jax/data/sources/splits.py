@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from frcnn_jax.data.sources.files import check_unicode
 from frcnn_jax.data.sources.listing import ListedImage, Listing
 from frcnn_jax.errors import UserError
 
@@ -93,6 +94,10 @@ def _list_part(
         raise UserError(f"{folder} is not a folder; expected a data set")
     listing = list_images(folder, name)
     images = listing.images
+    for class_name in listing.class_names:
+        check_unicode(class_name, f"{folder}: a class")
+    for image in images:
+        check_unicode(image.image_id, f"{folder}: an image")
     if match["slice"]:
         start, stop = _percents(match)
         if not start < stop <= 100:
