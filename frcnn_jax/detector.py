@@ -78,7 +78,7 @@ class Detector(ModelHubMixin):
             is given of what is no run directory, or JAX has no device.
         """
         distributed.start_backend()
-        path = Path(source)
+        path = Path(source).expanduser()
         if not is_exported(path):
             return cls.from_weights(read_source(str(source), step))
         check_no_step(source, step)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import dacite
 
+from frcnn_jax.config.ranges import to_tuples
 from frcnn_jax.config.schema import Config
 from frcnn_jax.errors import UserError
 from frcnn_jax.files import replace_text
@@ -47,7 +48,7 @@ def load_config(path: str | Path) -> Config:
         config = module.get_config()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UserError(f"{path}: get_config() gave {config!r}, expected a Config")
@@ -109,7 +110,7 @@ def dataclass_from_dict(cls: type[T], values: Mapping[str, Any], *, where: str) 
         raise UserError(f"{where}: expected a JSON object, got {values!r:.80}")
     try:
         # Not dacite's cast: given a number instead of a tuple, it names no field.
-        return dacite.from_dict(cls, _to_tuples(values), dacite.Config(strict=True))
+        return dacite.from_dict(cls, to_tuples(values), dacite.Config(strict=True))
     except (dacite.DaciteError, UserError) as error:
         raise UserError(f"{where}: {error}") from None
     except (TypeError, ValueError) as error:  # dacite's, for an object as a tuple
@@ -140,15 +141,6 @@ def read_config(path: Path) -> Config:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from None
     return config_from_dict(values, where=str(path))
-
-
-def _to_tuples(value: Any) -> Any:
-    """Turns lists into tuples, at any depth."""
-    if isinstance(value, dict):
-        return {name: _to_tuples(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(map(_to_tuples, value))
-    return value
 
 
 def _first_paragraph(text: str) -> str:

@@ -1,13 +1,16 @@
-"""Ranges of the config's numbers, stated with their types and checked in one place.
+"""Types and ranges of the config's fields, stated together, checked in one place.
 
 class DropConfig(Section, path="model.drop"):
     rate: Annotated[float, Range(0, 1, below_high=True)] = 0.5
 """
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from dacite.types import is_instance
 
 from frcnn_jax.errors import UserError
 
@@ -40,18 +43,20 @@ class Range:
 
 
 class Section:
-    """Base of the config's dataclasses, which refuse numbers out of their ranges."""
+    """Base of the config's dataclasses, which refuse wrong types and numbers."""
 
     ranges: ClassVar[Mapping[str, Range]]  # by field
+    _types: ClassVar[Mapping[str, Any]]  # by field
     _prefix: ClassVar[str]
 
     def __init_subclass__(cls, path: str) -> None:
-        """Reads the ranges from the types.
+        """Reads the types, and the ranges in them.
 
         Args:
           path: where the section is in the config, for errors; empty for the whole.
         """
         cls._prefix = f"{path}." if path else ""
+        cls._types = typing.get_type_hints(cls)
         cls.ranges = {
             name: item
             for name, hint in typing.get_type_hints(cls, include_extras=True).items()
@@ -60,7 +65,12 @@ class Section:
         }
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range; None stands for an absent one."""
+        """Refuses wrong types and numbers out of range; takes lists for tuples."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            name, expected = field.name, self._types[field.name]
+            value = to_tuples(getattr(self, name))
+            self._check(is_instance(value, expected), name, _describe(expected))
+            object.__setattr__(self, name, value)
         for name, limits in self.ranges.items():
             value = getattr(self, name)
             self._check(value is None or value in limits, name, limits)
@@ -69,4 +79,26 @@ class Section:
         """Raises an error that names a field, unless the condition is met."""
         if not condition:
             value = getattr(self, name)
-            raise UserError(f"{self._prefix}{name} is {value}, expected {expected}")
+            raise UserError(f"{self._prefix}{name} is {value!r}, expected {expected}")
+
+    def _expand_home(self, *names: str) -> None:
+        """Expands a `~` at the start of paths, as shells do on a command line only."""
+        for name in names:
+            path = os.path.expanduser(getattr(self, name))
+            object.__setattr__(self, name, path)
+
+
+def to_tuples(value: Any) -> Any:
+    """Turns lists into tuples, at any depth of tuples and dicts."""
+    if isinstance(value, dict):
+        return {name: to_tuples(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(map(to_tuples, value))
+    return value
+
+
+def _describe(hint: Any) -> str:
+    """Writes a type as in a source file; the values of a literal as a list."""
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(typing.get_args(hint))}"
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

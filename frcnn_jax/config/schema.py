@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses that refuse impossible values.
+"""Configuration: frozen dataclasses that refuse wrong types and impossible values.
 
 The text behind each field is its `--help`. `loading` reads and stores configs.
 """
@@ -55,8 +55,6 @@ class Resizing(Section, path="resizing"):
         self._check(
             longer >= shorter, "longer_side", f"at least shorter_side, {shorter}"
         )
-        are_pairs = all(isinstance(c, tuple) and len(c) == 2 for c in self.canvases)
-        self._check(are_pairs, "canvases", "pairs of numbers")
         self._check(
             any(min(c) >= shorter and max(c) >= longer for c in self.canvases),
             "canvases",
@@ -140,6 +138,7 @@ class DataConfig(Resizing, path="data"):
     def __post_init__(self) -> None:
         """Refuses impossible values."""
         super().__post_init__()
+        self._expand_home("root", "image_cache")
         self._check(
             self.source != "shapes" or self.train_split != self.test_split,
             "test_split",
@@ -176,13 +175,9 @@ class DataConfig(Resizing, path="data"):
             "class_names",
             "names, as drop_other_classes is set",
         )
-        pairs = self.rename_classes
-        are_pairs = all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
-        self._check(
-            are_pairs and len({old for old, _ in pairs}) == len(pairs),
-            "rename_classes",
-            "pairs of an old and a new name, one for each old name",
-        )
+        old_names = [old for old, _ in self.rename_classes]
+        is_unique = len(set(old_names)) == len(old_names)
+        self._check(is_unique, "rename_classes", "one new name for each old one")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -318,6 +313,7 @@ class ModelConfig(Section, path="model"):
     def __post_init__(self) -> None:
         """Refuses impossible values."""
         super().__post_init__()
+        self._expand_home("pretrained")
         for name in ("anchor_scales", "anchor_ratios"):
             self._check(len(getattr(self, name)) > 0, name, "at least one")
         preprocessing = (self.channel_order, self.pixel_mean, self.pixel_std)
@@ -444,6 +440,7 @@ class Config(Section, path=""):
     def __post_init__(self) -> None:
         """Refuses impossible values."""
         super().__post_init__()
+        self._expand_home("work_dir")
         parts = self.micro_batches
         expected = f"a multiple of micro_batches, {parts}"
         self._check(self.batch_size % parts == 0, "batch_size", expected)

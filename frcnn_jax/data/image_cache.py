@@ -42,7 +42,7 @@ def open_cache(config: DataConfig) -> "ImageCache | None":
     """
     if not config.image_cache:
         return None
-    folder = Path(config.image_cache).expanduser()
+    folder = Path(config.image_cache)
     with os_errors_as_user_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _TOTAL).touch()

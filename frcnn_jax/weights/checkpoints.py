@@ -69,7 +69,7 @@ def read_source(source: str, step: int | str = "latest") -> Weights:
     Raises:
       UserError: if it cannot be read, or a step is given without a run directory.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir() and not is_repository(path):
         return read_checkpoint(path, step)
     check_no_step(source, step)

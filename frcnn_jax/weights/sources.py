@@ -55,7 +55,11 @@ def find_file(source: str) -> SourceFile:
     source = PUBLISHED.get(source, source)
     if source.startswith(("https://", "http://")):
         return _find_on_web(source)
-    path = download_from_hub(source) if source.startswith(HUB) else Path(source)
+    path = (
+        download_from_hub(source)
+        if source.startswith(HUB)
+        else Path(source).expanduser()
+    )
     if is_repository(path):
         path /= HUB_FILE
     # The hub's cache names large files by their SHA-256.

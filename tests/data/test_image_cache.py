@@ -286,7 +286,7 @@ def test_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("fields", [{"scale_range": (0.5, 1.0)}, {"min_crop": 0.5}])
 def test_cache_of_images_that_never_come_again_is_refused(fields):
-    with pytest.raises(UserError, match=r"data\.image_cache is there, expected none"):
+    with pytest.raises(UserError, match=r"data\.image_cache is 'there', expected none"):
         make_config("", "there", **fields)
 
 
