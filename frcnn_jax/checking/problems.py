@@ -11,6 +11,7 @@ from frcnn_jax.checking.duplicates import Pair, find_pairs
 from frcnn_jax.checking.scan import ScannedSplit
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.augmentation import enlargement_note, largest_size
+from frcnn_jax.data.records import has_objects
 from frcnn_jax.data.transforms import choose_canvas
 
 # Kinds of problems, the consequence of each, and whether it is a mistake: the others
@@ -25,6 +26,7 @@ KINDS = {
     "shared image": ("is trained on and evaluated on", True),
     "no classes": ("training refuses the split", True),
     "other classes": ("training refuses the split", True),
+    "no objects": ("training refuses the split", True),
     "repeated image": ("has the pixels of another one", False),
     "similar image": ("is nearly the same as another one", False),
 }
@@ -136,6 +138,8 @@ def _check_use(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:
         elif split.uses and own != names:
             text = f"has the classes {', '.join(own)}, not {', '.join(names)}"
             yield _problem(split, "other classes", None, text)
+        elif "train" in split.uses and split.selected and not has_objects(split.source):
+            yield _problem(split, "no objects", None, "has no objects to learn from")
 
 
 def _find_duplicates(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:

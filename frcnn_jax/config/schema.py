@@ -139,6 +139,8 @@ class DataConfig(Resizing, path="data"):
         """Refuses impossible values."""
         super().__post_init__()
         self._expand_home("root", "image_cache")
+        for name in ("train_split", "test_split"):
+            self._check(getattr(self, name) != "", name, "the name of a split")
         self._check(
             self.source != "shapes" or self.train_split != self.test_split,
             "test_split",

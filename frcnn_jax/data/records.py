@@ -296,6 +296,11 @@ def check_classes(name: str, class_names: Sequence[str], source: Source) -> None
         )
 
 
+def has_objects(source: Source) -> bool:
+    """Returns whether an image has an object to learn from, which is not difficult."""
+    return any(not each.difficult.all() for each in source.annotations)
+
+
 def check_max_objects(annotations: Sequence[Annotation], max_objects: int) -> None:
     """Checks that the boxes of every image fit into a batch (difficult ones stay out).
 

@@ -25,6 +25,13 @@ from frcnn_jax.weights.checkpoints import BEST_METRIC, list_steps, read_spec, re
 
 _logger = logging.getLogger(__name__)
 
+# What decides about the arrays of each item of a checkpoint.
+_DECIDED_BY = {
+    "params": "the number of its classes and anchors and the sizes of its model",
+    "ema": "its choice of an optimizer.ema_decay or none",
+    "optimizer": "its optimizer.name, frozen blocks and choice of a clip_norm or none",
+}
+
 
 class Progress(NamedTuple):
     """How far a run has come, besides its state; JSON can hold it."""
@@ -171,6 +178,8 @@ def _restore(
 ) -> tuple[TrainState, Progress]:
     read_spec(Path(checkpoints.directory / str(step)))  # of an earlier version?
     template = _items(jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
+    for name, item in template.items():
+        _check_arrays(checkpoints, step, name, item)
     with _damage_is_an_error(checkpoints, step):
         restored = checkpoints.restore(
             step,
@@ -182,6 +191,32 @@ def _restore(
         progress = Progress(**restored.progress)
     ema = restored.ema if state.ema is not None else None
     return TrainState(params=restored.params, ema=ema, **restored.optimizer), progress
+
+
+def _check_arrays(
+    checkpoints: ocp.CheckpointManager, step: int, name: str, template: Any
+) -> None:
+    """Checks that an item of a checkpoint has the arrays that the config needs."""
+    path = (Path(checkpoints.directory) / str(step) / name).absolute()
+    stored = {}
+    if path.is_dir():
+        with _damage_is_an_error(checkpoints, step):
+            stored = _shapes(ocp.StandardCheckpointHandler().metadata(path).tree)
+    if stored != _shapes(template):
+        raise UserError(
+            f"{path}: has other arrays than config and data ask for; a run must keep "
+            f"{_DECIDED_BY[name]}, or begin in another --work-dir"
+        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each array by its path, however a node is stored."""
+    shapes = {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+    shapes.pop("key", None)  # its data are stored, which have another shape
+    return shapes
 
 
 def _rename_damaged(

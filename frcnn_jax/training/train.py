@@ -20,7 +20,7 @@ from frcnn_jax import distributed, run_dir
 from frcnn_jax.config import Config, DetectorSpec
 from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.data.loader import TrainLoader, choose_canvases
-from frcnn_jax.data.records import Source, fingerprint
+from frcnn_jax.data.records import Source, fingerprint, has_objects
 from frcnn_jax.data.sources import open_source, warn_of_shared_splits
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
@@ -112,13 +112,19 @@ def open_splits(config: Config) -> Splits:
     """Opens the splits, and checks that their images fit into batches.
 
     Raises:
-      UserError: if a split is missing or broken, or their classes differ.
+      UserError: if a split is missing or broken, their classes differ, or there is
+        nothing to learn.
     """
     data = config.data
     warn_of_shared_splits(data)
     names = {name: getattr(data, f"{name}_split") for name in Splits._fields}
     sources = {n: open_source(data, split) for n, split in names.items() if split}
     class_names = sources["train"].class_names
+    if not has_objects(sources["train"]):
+        raise UserError(
+            f"data.train_split is {data.train_split!r}, which has no objects to learn "
+            "from (difficult ones do not count)"
+        )
     for name, source in sources.items():
         is_augmented = name == "train"
         choose_canvases(source, data if is_augmented else data.without_augmentation())

@@ -211,6 +211,19 @@ def test_a_data_set_without_classes_is_a_mistake(tmp_path):
     assert kinds == ["no classes"] * 2
 
 
+def test_a_training_split_without_objects_is_a_mistake(tmp_path):
+    for seed, split in enumerate(("train", "test")):
+        picture(seed).save(tmp_path / f"{split}.png")
+    (tmp_path / "train.csv").write_text("train.png,,,,,\n")
+    (tmp_path / "test.csv").write_text("test.png,1,1,9,9,cat\n")
+    config = load_config("configs/voc07_vgg16.py")
+    arguments = ["--data.source", "csv", "--data.root", str(tmp_path)]
+    arguments += ["--data.train-split", "train", "--data.class-names", "cat"]
+    (problem,) = check(override_config(config, arguments, "")).problems
+    assert (problem.kind, problem.is_wrong) == ("no objects", True)
+    assert str(problem) == "train: has no objects to learn from"
+
+
 def test_a_malformed_annotation_is_one_line_of_a_user_error(photos):
     photos.annotation("b").write_text("<annotation>")
     with pytest.raises(UserError, match=r"b\.xml"):

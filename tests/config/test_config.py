@@ -95,6 +95,8 @@ def test_recipe_on_tfds_differs_in_the_source_only():
     ("values", "message"),
     [
         ({"class_names": ("a", "b", "a")}, r"data\.class_names is .*, expected differ"),
+        ({"train_split": ""}, r"data\.train_split is '', expected the name of a split"),
+        ({"test_split": ""}, r"data\.test_split is '', expected the name of a split"),
         (
             {"source": "shapes", "train_split": "test"},
             r"data\.test_split is 'test', expected another split than data\.train_",

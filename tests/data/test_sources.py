@@ -72,6 +72,21 @@ def test_a_run_on_one_split_is_warned_of_and_allowed(voc_folder, voc_object, cap
     assert message.startswith("data.train_split and data.test_split share one:")
 
 
+@pytest.mark.parametrize("extra", [None, "<difficult>1</difficult>"])
+def test_a_training_split_without_anything_to_learn_is_refused(
+    voc_folder, voc_object, extra
+):
+    voc_folder.add("a", [voc_object("x", 1, 1, 9, 9, extra)] if extra else [])
+    voc_folder.add("b", [voc_object("x", 1, 1, 9, 9)])
+    voc_folder.split("train", ["a"])
+    voc_folder.split("test", ["b"])
+    data = DataConfig(root=str(voc_folder.root), train_split="train")
+    with pytest.raises(
+        UserError, match=r"train_split is 'train', which has no objects"
+    ):
+        open_splits(Config(data=data))
+
+
 def test_splits_without_common_parts_are_fine(caplog):
     warn_of_shared_splits(DataConfig(train_split="all[:80%]", test_split="all[80%:]"))
     warn_of_shared_splits(DataConfig(validation_split="test"))

@@ -122,6 +122,44 @@ def test_training_is_not_continued_with_another_preprocessing(tmp_path):
         train.train(config)
 
 
+@pytest.mark.parametrize(
+    ("state", "item", "kept"),
+    [
+        (
+            init_state({"head": jnp.zeros(3)}, OPTIMIZER, 0, has_ema=True),
+            "params",
+            "number of its classes",
+        ),
+        (init_state(PARAMS, OPTIMIZER, 0, has_ema=True), "ema", "ema_decay"),
+        (init_state(PARAMS, optax.sgd(0.1), 0, False), "optimizer", "optimizer.name"),
+        (
+            init_state(
+                PARAMS, optax.chain(optax.clip_by_global_norm(1), OPTIMIZER), 0, False
+            ),
+            "optimizer",
+            "clip_norm",
+        ),
+    ],
+)
+def test_run_whose_arrays_change_is_refused_with_what_must_stay(
+    state, item, kept, tmp_path
+):
+    save(tmp_path, STATE._replace(ema=None))
+    with pytest.raises(UserError) as error:
+        restore(tmp_path, CAFFE, state)
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path}/checkpoints/7/{item}: has other arrays")
+    assert kept in message
+    assert "\n" not in message
+    assert (tmp_path / "checkpoints" / "7").is_dir()
+
+
+def test_run_may_drop_its_moving_average(tmp_path):
+    save(tmp_path, STATE)
+    restored, _ = restore(tmp_path, CAFFE, STATE._replace(ema=None))
+    assert restored.ema is None
+
+
 def test_checkpoint_without_a_spec_is_refused_in_one_line(tmp_path):
     with checkpoint.open_checkpoints(tmp_path) as checkpoints:
         optimizer = {"step": STATE.step, "opt_state": STATE.opt_state}
