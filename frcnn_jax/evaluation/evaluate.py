@@ -181,10 +181,6 @@ def evaluate(
         "detector": detector.source if step is None else f"checkpoints/{step}",
         "detection": dataclasses.asdict(detector.spec.model.detection),
         **report.to_json(evaluated),
-        "fingerprints": {
-            "detector": detector.to_weights().fingerprint,
-            "data": fingerprint(source),
-        },
     }
     if distributed.is_main_process():
         suffix = _suffix(split, step, config, work_dir)
@@ -215,6 +211,10 @@ def _detect(detector: Detector, source: Source, config: Config) -> EvaluatedSpli
         proposal_iou=proposal_iou,
         anchor_iou=anchor_iou,
         scale_iou=scale_iou,
+        fingerprints={
+            "detector": detector.to_weights().fingerprint,
+            "data": fingerprint(source),
+        },
         environment=describe_environment()
         | {"seconds": round(time.perf_counter() - began, 1)},
     )

@@ -35,6 +35,7 @@ class EvaluatedSplit:
     anchor_iou: np.ndarray  # [N] float32, largest IoU with an anchor of the detector
     # [N, len(ANCHOR_SCALES)] float32, largest IoU with an anchor of each scale.
     scale_iou: np.ndarray
+    fingerprints: dict[str, str]  # of the detector and of the data
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)  # for JSON
 
     @property
@@ -78,6 +79,7 @@ def save(split: EvaluatedSplit, path: Path) -> None:
         "proposal_iou": split.proposal_iou,
         "anchor_iou": split.anchor_iou,
         "scale_iou": split.scale_iou,
+        "fingerprints": np.array(json.dumps(split.fingerprints)),
         "environment": np.array(json.dumps(split.environment)),
     }
     content = io.BytesIO()
@@ -134,5 +136,6 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> EvaluatedSplit:
         proposal_iou=arrays["proposal_iou"],
         anchor_iou=arrays["anchor_iou"],
         scale_iou=arrays["scale_iou"],
+        fingerprints=json.loads(str(arrays["fingerprints"])),
         environment=json.loads(str(arrays["environment"])),
     )

@@ -50,6 +50,7 @@ def to_json(split: EvaluatedSplit) -> dict[str, Any]:
         "objects": sections.objects_by_kind(split, points),
         "proposals": sections.proposals(split),
         "anchors": sections.anchors(split),
+        "fingerprints": split.fingerprints,
     }
 
 

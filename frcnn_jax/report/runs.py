@@ -65,7 +65,7 @@ def read_run(
         )
     evaluated = None
     if evaluation and file:
-        evaluated = _read_split(file.with_suffix(".npz"), missing)
+        evaluated = _read_split(file.with_suffix(".npz"), evaluation, missing)
     source = None
     if evaluated and config:
         source = _open_images(config, evaluation.get("split") or split, missing)
@@ -133,9 +133,14 @@ def _read_evaluation(file: Path, missing: list[str]) -> dict[str, Any]:
     return evaluation
 
 
-def _read_split(file: Path, missing: list[str]) -> EvaluatedSplit | None:
+def _read_split(
+    file: Path, evaluation: dict[str, Any], missing: list[str]
+) -> EvaluatedSplit | None:
     try:
-        return evaluated_split.load(file)
+        split = evaluated_split.load(file)
+        if split.fingerprints != evaluation.get("fingerprints"):
+            raise UserError(f"{file}: is of another evaluation than the figures")
+        return split
     except UserError as error:
         missing.append(
             f"No precision-recall curves and no pictures: {error}; "

@@ -116,7 +116,7 @@ def test_random_split_has_the_keys_of_the_documentation():
     assert set(evaluation) == {
         *("schema", "voc07_map", "area_map", "coco", "per_class", "intervals"),
         *("precision_by_iou", "calibration", "tide", "confusion", "objects"),
-        *("proposals", "anchors"),
+        *("proposals", "anchors", "fingerprints"),
     }
     assert evaluation["schema"] == report.SCHEMA
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text()

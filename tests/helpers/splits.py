@@ -24,6 +24,7 @@ def evaluated(detections, annotations, class_names=CLASS_NAMES) -> EvaluatedSpli
         proposal_iou=np.sort(proposal_iou, axis=0).astype(np.float32),
         anchor_iou=random.random(num_objects).astype(np.float32),
         scale_iou=random.random((num_objects, len(ANCHOR_SCALES))).astype(np.float32),
+        fingerprints={"detector": f"{random.integers(2**62):016x}", "data": "0" * 16},
         environment={"date": "2026-11-25T12:00:00+00:00", "seconds": 1.5},
     )
 

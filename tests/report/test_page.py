@@ -10,7 +10,7 @@ import pytest
 from frcnn_jax import cli
 from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.errors import UserError
-from frcnn_jax.evaluation import sections
+from frcnn_jax.evaluation import evaluated_split, sections
 from frcnn_jax.report import comparison, tables
 from frcnn_jax.report.page import write_report
 from frcnn_jax.report.runs import read_run
@@ -111,7 +111,7 @@ def test_tables_and_findings_are_in_both_files(run, page):
         assert all(name in content for name in evaluation["per_class"])
         assert "VOC07 mAP is" in content
         assert "The best F1" in content
-        assert "data fingerprint" not in content  # the evaluation had none
+        assert all(each in content for each in ("data fingerprint", "0" * 16))
     assert "## Findings" in text
 
 
@@ -188,7 +188,7 @@ def test_broken_file_is_named_and_the_rest_is_reported(
 def test_altered_byte_of_the_npz_is_named(tmp_path):
     run = write_run(tmp_path / "run", shapes_split())
     content = bytearray((run / "evaluation.npz").read_bytes())
-    content[len(content) // 2] ^= 255
+    content[content.index(b"detection_boxes.npy") + 100] ^= 255
     (run / "evaluation.npz").write_bytes(content)
     message = html.unescape(missing(write_report([run])))
     assert "evaluation.npz: no evaluated split" in message
@@ -206,6 +206,15 @@ def test_missing_npz_leaves_the_figures(tmp_path):
     (run / "evaluation.npz").unlink()
     path = write_report([run])
     assert "No precision-recall curves and no pictures" in missing(path)
+    assert "Confusion: run" in path.read_text()
+
+
+def test_npz_of_another_evaluation_is_not_mixed_with_the_figures(tmp_path):
+    run = write_run(tmp_path / "run", shapes_split())
+    other = dataclasses.replace(shapes_split(), fingerprints={"detector": "0"})
+    evaluated_split.save(other, run / "evaluation.npz")  # and killed before the .json
+    path = write_report([run])
+    assert "is of another evaluation than the figures" in missing(path)
     assert "Confusion: run" in path.read_text()
 
 
