@@ -210,7 +210,7 @@ class AnchorTargetConfig(Section, path="model.anchor_targets"):
     """Anchors sampled per image."""
     positive_fraction: Annotated[float, FRACTION] = 0.5
     """Largest share of positives among them."""
-    positive_iou: Annotated[float, FRACTION] = 0.7
+    positive_iou: Annotated[float, Range(0, 1, above_low=True)] = 0.7
     """An anchor is positive from this IoU on."""
     negative_iou: Annotated[float, FRACTION] = 0.3
     """An anchor is negative below this IoU."""
@@ -224,7 +224,7 @@ class ProposalTargetConfig(Section, path="model.proposal_targets"):
     """Proposals sampled per image."""
     positive_fraction: Annotated[float, FRACTION] = 0.25
     """Largest share of objects among them."""
-    positive_iou: Annotated[float, FRACTION] = 0.5
+    positive_iou: Annotated[float, Range(0, 1, above_low=True)] = 0.5
     """A proposal is an object from this IoU on."""
     negative_iou_high: Annotated[float, FRACTION] = 0.5
     """Background lies below this IoU ..."""

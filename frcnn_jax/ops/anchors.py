@@ -3,6 +3,7 @@
 Boxes are `(y_min, x_min, y_max, x_max)` in pixels of the resized image.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
 
-from frcnn_jax.ops.checks import check_arrays
+from frcnn_jax.ops.checks import check_arrays, check_size
 
 
 def base_anchors(
@@ -45,7 +46,7 @@ def base_anchors(
       Ren et al., Faster R-CNN, section 3.1.1.
     """
     for name, values in (("scales", scales), ("ratios", ratios), ("stride", [stride])):
-        if len(values) == 0 or min(values) <= 0:
+        if len(values) == 0 or not all(0 < value < math.inf for value in values):
             raise ValueError(f"{name} is {values}, expected positive numbers")
     scale, ratio = np.meshgrid(scales, ratios, indexing="ij")
     half_heights = (0.5 * stride * scale * np.sqrt(ratio)).ravel()
@@ -76,12 +77,8 @@ def grid_anchors(
       [[ 0.  0. 16. 16.]
        [ 0. 16. 16. 32.]]
     """
-    is_size = [
-        isinstance(size, int | np.integer) and size >= 0 for size in feature_size
-    ]
-    if is_size != [True, True]:
-        raise ValueError(f"feature_size is {feature_size}, expected two integers >= 0")
-    if stride <= 0:
+    check_size("feature_size", feature_size)
+    if not stride > 0:
         raise ValueError(f"stride is {stride}, expected a positive number")
     center_y = (jnp.arange(feature_size[0], dtype=jnp.float32) + 0.5) * stride
     center_x = (jnp.arange(feature_size[1], dtype=jnp.float32) + 0.5) * stride

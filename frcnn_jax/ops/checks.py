@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import operator
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,44 @@ def check_arrays(function: F) -> F:
         return function(*bound.args, **bound.kwargs)
 
     return typing.cast(F, call)
+
+
+def check_count(name: str, count: Any, minimum: int = 0) -> None:
+    """Checks a number that decides about a shape: of slots, cells or samples.
+
+    Args:
+      name: of the argument.
+      count: its value.
+      minimum: the least that has a meaning.
+
+    Raises:
+      ValueError: if it is less, or not an integer, or traced.
+    """
+    if not _is_integer(count, minimum):
+        raise ValueError(f"{name} is {count}, expected an integer >= {minimum}")
+
+
+def check_size(name: str, size: Any, minimum: int = 0) -> None:
+    """Checks a (height, width) that decides about a shape.
+
+    Args:
+      name: of the argument.
+      size: its value.
+      minimum: the least side that has a meaning.
+
+    Raises:
+      ValueError: if it is no pair, or a side is less, or not an integer, or traced.
+    """
+    is_pair = isinstance(size, Sequence) and len(size) == 2
+    if not (is_pair and all(_is_integer(side, minimum) for side in size)):
+        raise ValueError(f"{name} is {size}, expected two integers >= {minimum}")
+
+
+def _is_integer(value, minimum):
+    try:
+        return operator.index(value) >= minimum
+    except TypeError:
+        return False
 
 
 def _check(name, value, annotation, sizes):

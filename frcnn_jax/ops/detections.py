@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Real
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
-from frcnn_jax.ops.checks import check_arrays
+from frcnn_jax.ops.checks import check_arrays, check_count
 from frcnn_jax.ops.suppression import batched_nms, take_selected
 
 
@@ -64,8 +64,7 @@ def select_detections(
     References:
       Girshick, Fast R-CNN, section 3.1.
     """
-    if max_detections < 0:
-        raise ValueError(f"max_detections is {max_detections}, expected it >= 0")
+    check_count("max_detections", max_detections)
     num_rois, num_classes = probabilities.shape[0], probabilities.shape[1] - 1
     scores = probabilities[:, 1:].reshape(-1).astype(jnp.float32)
     boxes = decode_boxes(

@@ -130,7 +130,8 @@ def roi_loss(
       `(classification, localization)`, scalars; both 0 when nothing is sampled.
 
     Raises:
-      ValueError: if beta is not positive or normalizer is unknown.
+      ValueError: if beta or a number of delta_std is not positive, or normalizer is
+        unknown.
 
     Example:
       >>> targets = ProposalTargets(
@@ -143,6 +144,8 @@ def roi_loss(
     References:
       Girshick, Fast R-CNN, section 2.3.
     """
+    if len(delta_std) != 4 or not all(std > 0.0 for std in delta_std):
+        raise ValueError(f"delta_std is {delta_std}, expected four positive numbers")
     own_class = jnp.take_along_axis(deltas, targets.labels[:, None, None], axis=1)
     return (
         _cross_entropy(logits, targets.labels, targets.mask),

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Real
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
-from frcnn_jax.ops.checks import check_arrays
+from frcnn_jax.ops.checks import check_arrays, check_count
 from frcnn_jax.ops.suppression import nms, take_selected
 
 
@@ -68,9 +68,8 @@ def propose(
     References:
       Ren et al., Faster R-CNN, section 3.3.
     """
-    for name, count in (("pre_nms", pre_nms), ("post_nms", post_nms)):
-        if count < 0:
-            raise ValueError(f"{name} is {count}, expected it >= 0")
+    check_count("pre_nms", pre_nms)
+    check_count("post_nms", post_nms)
     objectness, deltas = jax.lax.stop_gradient((objectness, deltas))
     boxes = clip_boxes(decode_boxes(anchors, deltas), image_size)
     large = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(axis=1)

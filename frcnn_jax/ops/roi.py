@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, Integer, Real
 
-from frcnn_jax.ops.checks import check_arrays
+from frcnn_jax.ops.checks import check_arrays, check_count, check_size
 from frcnn_jax.ops.range_max import range_max
 
 # RoIs that `roi_align` handles at once: a row of the map for each of their bins must
@@ -136,10 +136,10 @@ def roi_align(
       He et al., Mask R-CNN, section 3; the einsum form follows scenic's roi_align.py.
     """
     _check_options(output_size, stride)
-    if sampling_ratio <= 0:
-        raise ValueError(f"sampling_ratio is {sampling_ratio}, expected it > 0")
+    check_count("sampling_ratio", sampling_ratio, 1)
     if feature_size is None:
         feature_size = (features.shape[0], features.shape[1])
+    features = _zero_padding(features, feature_size)
 
     def weights(low, high, num_bins, size, num_cells):
         offset = 0.5 if aligned else 0.0
@@ -167,10 +167,17 @@ def roi_align(
 
 
 def _check_options(output_size: tuple[int, int], stride: int) -> None:
-    if min(output_size) <= 0:
-        raise ValueError(f"output_size is {output_size}, expected sizes > 0")
-    if stride <= 0:
-        raise ValueError(f"stride is {stride}, expected it > 0")
+    check_size("output_size", output_size, 1)
+    if not stride > 0:
+        raise ValueError(f"stride is {stride}, expected a positive number")
+
+
+def _zero_padding(features, size):
+    """Sets the cells beyond the real map to 0: a weight of 0 would not hide a NaN."""
+    is_real_y = jnp.arange(features.shape[0]) < size[0]
+    is_real_x = jnp.arange(features.shape[1]) < size[1]
+    is_real = is_real_y[:, None, None] & is_real_x[None, :, None]
+    return jnp.where(is_real, features, 0)
 
 
 def _rounded_bins(low, high, num_bins, size):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from frcnn_jax.ops.checks import check_arrays
+from frcnn_jax.ops.checks import check_arrays, check_count
 
 
 @check_arrays
@@ -41,8 +41,7 @@ def sample_indices(
       >>> print(sorted(indices[:count].tolist()), count)
       [1, 3] 2
     """
-    if max_samples < 0:
-        raise ValueError(f"max_samples is {max_samples}, expected it >= 0")
+    check_count("max_samples", max_samples)
     num_entries = mask.shape[0]
     draws = uniform(key, num_entries)
     priority = jnp.where(mask, draws[jnp.cumsum(mask) - 1], -1.0)

@@ -23,7 +23,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Integer, Real, Shaped
 
 from frcnn_jax.ops.boxes import pairwise_iou
-from frcnn_jax.ops.checks import check_arrays
+from frcnn_jax.ops.checks import check_arrays, check_count
 
 TILE_SIZE = 64  # boxes compared with one another at once
 ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
@@ -156,8 +156,7 @@ def take_selected(
 def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
     if not 0.0 < iou_threshold < 1.0:
         raise ValueError(f"iou_threshold is {iou_threshold}, expected it in (0, 1)")
-    if max_outputs < 0:
-        raise ValueError(f"max_outputs is {max_outputs}, expected it >= 0")
+    check_count("max_outputs", max_outputs)
     num_boxes = boxes.shape[0]
     if num_boxes == 0 or max_outputs == 0:
         empty = jnp.zeros(max_outputs, jnp.int32)

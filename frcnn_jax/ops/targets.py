@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Integer, Key, Real, Shaped
 
 from frcnn_jax.ops.boxes import ImageSize, box_iou, encode_boxes
-from frcnn_jax.ops.checks import check_arrays
+from frcnn_jax.ops.checks import check_arrays, check_count
 from frcnn_jax.ops.sampling import sample_indices, split_key
 
 
@@ -68,7 +68,8 @@ def anchor_targets(
       `AnchorTargets`: labels [N] in {1, 0, -1}, deltas [N, 4].
 
     Raises:
-      ValueError: if num_samples is negative or positive_fraction not in [0, 1].
+      ValueError: if num_samples is negative, positive_fraction not in [0, 1], or
+        positive_iou not positive.
 
     Example:
       >>> anchors = jnp.array([[0.0, 0, 8, 8], [0, 8, 8, 16], [8, 8, 24, 24]])
@@ -81,7 +82,7 @@ def anchor_targets(
     References:
       Ren et al., Faster R-CNN, section 3.1.2.
     """
-    max_positives = _max_positives(num_samples, positive_fraction)
+    max_positives = _max_positives(num_samples, positive_fraction, positive_iou)
     height, width = image_size
     inside = (anchors[:, :2] >= 0.0).all(axis=1)
     inside &= (anchors[:, 2] <= height) & (anchors[:, 3] <= width)
@@ -145,7 +146,8 @@ def proposal_targets(
       Where candidates are too few the rest of the S slots is padding.
 
     Raises:
-      ValueError: if num_samples is negative or positive_fraction not in [0, 1].
+      ValueError: if num_samples is negative, positive_fraction not in [0, 1], or
+        positive_iou not positive.
 
     Example:
       >>> targets = proposal_targets(
@@ -158,7 +160,7 @@ def proposal_targets(
     References:
       Girshick, Fast R-CNN, section 2.3.
     """
-    max_positives = _max_positives(num_samples, positive_fraction)
+    max_positives = _max_positives(num_samples, positive_fraction, positive_iou)
     if append_gt:
         proposals = jnp.concatenate([proposals, gt_boxes])
         proposal_mask = jnp.concatenate([proposal_mask, gt_mask])
@@ -208,9 +210,12 @@ def _sample_slots(
     return chosen, slot < num_positives, slot < num_positives + num_negatives
 
 
-def _max_positives(num_samples: int, positive_fraction: float) -> int:
-    if num_samples < 0:
-        raise ValueError(f"num_samples is {num_samples}, expected it >= 0")
+def _max_positives(
+    num_samples: int, positive_fraction: float, positive_iou: float
+) -> int:
+    check_count("num_samples", num_samples)
+    if not positive_iou > 0.0:  # it would take padding for objects
+        raise ValueError(f"positive_iou is {positive_iou}, expected a positive number")
     if not 0.0 <= positive_fraction <= 1.0:
         raise ValueError(f"positive_fraction is {positive_fraction}, expected 0 to 1")
     return round(num_samples * positive_fraction)

@@ -80,6 +80,8 @@ def test_grid_anchors_under_jit_equal_eager_ones():
     [
         {"scales": ()},
         {"scales": (8, 0)},
+        {"scales": (float("nan"), 8)},
+        {"ratios": (1, float("inf"))},
         {"ratios": ()},
         {"ratios": (-1, 1)},
         {"stride": 0},

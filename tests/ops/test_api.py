@@ -94,7 +94,10 @@ def test_the_docstring_gives_the_shapes_of_arrays(function):
 
 @each_function
 def test_what_it_raises_is_documented(function):
-    raises = "raise ValueError" in inspect.getsource(inspect.unwrap(function))
+    source = inspect.getsource(inspect.unwrap(function))
+    raises = re.search(
+        r"raise ValueError|^ +check_(count|size)\(", source, re.MULTILINE
+    )
     assert not raises or "Raises:" in inspect.getdoc(function)
 
 

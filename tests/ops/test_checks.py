@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import Array, Bool, Float, Real
 
 from frcnn_jax import ops
-from frcnn_jax.ops.checks import check_arrays
+from frcnn_jax.ops.checks import check_arrays, check_count, check_size
 
 BOXES = np.array([[0.0, 0, 10, 10], [0, 1, 10, 11]], np.float32)
 SCORES = np.array([0.5, 0.25], np.float32)
@@ -228,6 +228,34 @@ def test_an_image_size_that_is_not_two_numbers_is_refused(size, message):
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             call()
+
+
+@pytest.mark.parametrize("count", [-1, 2.5, None, "2", jnp.ones(2)])
+def test_a_count_that_is_no_integer_from_the_minimum_on_is_refused(count):
+    with pytest.raises(ValueError, match=r"^slots is .*, expected an integer >= 0$"):
+        check_count("slots", count)
+    with pytest.raises(ValueError, match=r"^slots is 0, expected an integer >= 1$"):
+        check_count("slots", 0, 1)
+
+
+@pytest.mark.parametrize("size", [7, None, (7,), (7, 7, 7), (7, 0), (7.0, 7), "77"])
+def test_a_size_that_is_no_pair_of_integers_is_refused(size):
+    with pytest.raises(ValueError, match=r"^grid is .*, expected two integers >= 1$"):
+        check_size("grid", size, 1)
+
+
+def test_counts_of_any_integer_type_are_taken():
+    check_count("slots", np.int64(3))
+    check_size("grid", [np.uint8(7), 7], 1)
+
+
+def test_a_traced_count_is_refused():
+    def call(count):
+        check_count("slots", count)
+        return jnp.zeros(3)
+
+    with pytest.raises(ValueError, match=r"^slots is .*Tracer.*, expected an integer"):
+        jax.jit(call)(3)
 
 
 def test_sizes_of_the_wrong_type_are_refused():

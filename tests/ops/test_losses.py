@@ -327,6 +327,12 @@ def test_the_option_that_is_wrong_is_named(rpn, roi):
             inspect.unwrap(function)(*arguments, normalizer="anchors")
 
 
+@pytest.mark.parametrize("delta_std", [(1, 1, 0, 1), (1, 1, 1, float("nan")), (1, 1)])
+def test_a_deviation_of_deltas_that_is_not_positive_is_refused(roi, delta_std):
+    with pytest.raises(ValueError, match=r"^delta_std is .*, expected four positive"):
+        inspect.unwrap(ops.roi_loss)(*roi, delta_std=delta_std)
+
+
 def test_arrays_that_do_not_match_are_refused(rpn, roi):
     logits, deltas, targets = rpn
     with pytest.raises(ValueError, match=r": deltas has shape"):

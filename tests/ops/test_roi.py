@@ -146,6 +146,23 @@ def test_feature_size_pools_as_if_the_map_were_cut(features, rois, rounding, siz
 
 
 @pytest.mark.parametrize("function", [ops.roi_pool, ops.roi_align])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_lies_beyond_feature_size_does_not_matter(features, rois, function, bad):
+    padded = features.copy()
+    padded[5:] = padded[:, 4:] = bad
+    options = {} if function is ops.roi_align else {"rounding": "round"}
+    options["feature_size"] = np.array([5, 4])
+    cotangent = np.ones((40, 7, 7, 3), np.float32)
+    for call in (
+        {ops.roi_pool: pool, ops.roi_align: align}[function],
+        functools.partial(pull_back, cotangent, function),
+    ):
+        np.testing.assert_array_equal(
+            call(padded, rois, **options), call(features, rois, **options)
+        )
+
+
+@pytest.mark.parametrize("function", [ops.roi_pool, ops.roi_align])
 def test_no_gradient_reaches_cells_beyond_feature_size(features, rois, function):
     cotangent = np.ones((40, 7, 7, 3), np.float32)
     options = {} if function is ops.roi_align else {"rounding": "round"}

@@ -565,6 +565,14 @@ def test_share_that_is_none_is_refused(fraction, key, boxes, is_proposal, object
         proposal_targets(key, boxes, is_proposal, *objects, **options)
 
 
+@pytest.mark.parametrize("iou", [0.0, -1.0, float("nan")])
+def test_iou_that_padding_reaches_is_refused(iou, key, boxes, is_proposal, objects):
+    with pytest.raises(ValueError, match=r"^positive_iou is .*, expected a positive"):
+        anchor_targets(key, *anchor_arguments(boxes, objects), positive_iou=iou)
+    with pytest.raises(ValueError, match=r"^positive_iou is .*, expected a positive"):
+        proposal_targets(key, boxes, is_proposal, *objects, positive_iou=iou)
+
+
 def test_share_is_not_cut_by_the_error_of_a_product(key):
     # 100 * 0.29 is 28.999999999999996.
     boxes = jnp.tile(jnp.array([[0.0, 0, 8, 8]]), (40, 1))
