@@ -1,6 +1,7 @@
 """Writes files: a kill leaves them whole, and an error names them."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Container, Iterator
@@ -77,12 +78,14 @@ def check_new_file(path: Path) -> None:
     """Checks, before long work, that a file can be written to a path.
 
     Raises:
-      UserError: if it is a folder, or there is no folder for it.
+      UserError: if it is a folder, or there is no folder for it that can be written to.
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder, expected a file")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: {os.strerror(errno.EACCES)}")
 
 
 @contextlib.contextmanager
@@ -92,6 +95,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
       UserError: if `path` exists and is not an empty folder, or cannot be written.
     """
+    path = path.resolve()  # a link cannot be replaced by a folder
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path}: exists already, expected a new or empty folder")
     if not path.parent.is_dir():

@@ -245,6 +245,12 @@ class _Results:
             if self._best is not None:
                 best = f"the best one scores {self._best[0]:.3f} ({self._best[1]})"
             print(f"no detection passes the threshold; {best}")
+        if options.pictures:
+            folder = options.out / "pictures"
+            written = {f"{name}.jpg" for name in self._names}
+            others = {path.name for path in folder.iterdir()} - written
+            if others:
+                print(f"{folder} also has {len(others)} from earlier calls")
 
 
 def _progress_bar(num_images: int) -> Progress:

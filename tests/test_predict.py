@@ -81,6 +81,13 @@ def test_every_image_of_a_folder_has_a_row_and_a_picture(
     assert Image.open(out / "pictures" / "a.jpg").width == 640  # enlarged
 
 
+def test_pictures_of_earlier_calls_are_mentioned(model, folder, tmp_path, capsys):
+    for name, is_mentioned in (("a.png", False), ("a.png", False), ("b.PNG", True)):
+        assert predict(model, folder / name, "--out", tmp_path / "out") == 0
+        printed = capsys.readouterr().out
+        assert ("pictures also has 1 from earlier calls" in printed) == is_mentioned
+
+
 def test_empty_images_have_rows_and_the_best_score_is_printed(
     model, detector, folder, tmp_path, capsys
 ):

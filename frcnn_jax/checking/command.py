@@ -7,6 +7,7 @@ from frcnn_jax.checking.check import check
 from frcnn_jax.checking.page import write_page
 from frcnn_jax.checking.text import print_check
 from frcnn_jax.config import Config
+from frcnn_jax.errors import UserError
 from frcnn_jax.files import check_new_file, replace_text
 
 
@@ -35,6 +36,8 @@ def check_data(
     for path in (json_path, page_path):
         if path is not None:
             check_new_file(path)
+    if json_path is not None and json_path == page_path:
+        raise UserError(f"{json_path}: both --json and --html, expected two files")
     if work_dir is None:
         checked = check(config)
     else:  # The detector first, as there may be none; it needs JAX, the rest does not.

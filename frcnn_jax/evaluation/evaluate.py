@@ -45,7 +45,12 @@ from frcnn_jax.evaluation.evaluated_split import (
     EvaluatedSplit,
     best_proposal_iou,
 )
-from frcnn_jax.files import free_name, os_errors_as_user_errors, replace_text
+from frcnn_jax.files import (
+    check_new_file,
+    free_name,
+    os_errors_as_user_errors,
+    replace_text,
+)
 from frcnn_jax.models import Losses
 from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params, abstract_detector, parameter_shapes
@@ -173,6 +178,10 @@ def evaluate(
       UserError: if an image cannot be read, or a file cannot be written.
     """
     split = split or config.data.test_split
+    suffix = _suffix(split, step, config, work_dir)
+    path = work_dir / f"evaluation{suffix}.json"
+    if distributed.is_main_process():
+        check_new_file(path)
     evaluated = _detect(detector, source, config)
     evaluation = {
         "split": split,
@@ -183,8 +192,6 @@ def evaluate(
         **report.to_json(evaluated),
     }
     if distributed.is_main_process():
-        suffix = _suffix(split, step, config, work_dir)
-        path = work_dir / f"evaluation{suffix}.json"
         evaluated_split.save(evaluated, path.with_suffix(".npz"))
         replace_text(path, json.dumps(evaluation, indent=2) + "\n")
         _draw_pictures(evaluated.detections, source, work_dir / f"pictures{suffix}")

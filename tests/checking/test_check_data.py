@@ -84,6 +84,7 @@ def test_notes_are_cut_short_and_exit_with_0(photos, capsys):
         ("--config CONFIG --nonsense 1", "--nonsense"),
         ("--config CONFIG --data.root /nowhere", "/nowhere"),
         ("--config CONFIG --json /nowhere/a.json", "there is no folder /nowhere"),
+        ("--config CONFIG --json a --html a", "a: both --json and --html, expected"),
         ("--config CONFIG --html /nowhere/a.html", "there is no folder /nowhere"),
         ("--work-dir /nowhere", "/nowhere/config.json"),
         ("--config CONFIG --data.root /absent --work-dir /nowhere", "/nowhere"),

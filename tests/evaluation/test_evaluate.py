@@ -16,6 +16,7 @@ from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.data.records import ImageDetections
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector, make_detect_step
+from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation import evaluate, evaluated_split, report, voc
 from frcnn_jax.evaluation.matching import box_iou
 from frcnn_jax.models.faster_rcnn import image_keys
@@ -131,6 +132,15 @@ def test_evaluation_says_what_was_evaluated(evaluate_as):
     evaluation, _ = evaluate_as(split="train", step=60)
     assert evaluation["split"] == "train"
     assert (evaluation["step"], evaluation["detector"]) == (60, "checkpoints/60")
+
+
+def test_nothing_is_evaluated_where_the_figures_cannot_be_written(
+    evaluate_as, tmp_path, monkeypatch
+):
+    (tmp_path / "evaluation.json").mkdir()
+    monkeypatch.delattr(evaluate, "_detect")
+    with pytest.raises(UserError, match=r"evaluation\.json: is a folder"):
+        evaluate_as()
 
 
 @pytest.mark.parametrize(
