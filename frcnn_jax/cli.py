@@ -14,6 +14,7 @@ from typing import NoReturn
 from frcnn_jax.config import PREPROCESSINGS, Config
 from frcnn_jax.config.loading import load_config, override_config, read_config
 from frcnn_jax.errors import UserError
+from frcnn_jax.files import expand_home
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,8 +62,10 @@ def evaluate(arguments: Sequence[str]) -> None:
         "whole detector that a config starts from (--config PATH --model.pretrained "
         "FILE [--field value ...]).",
     )
-    parser.add_argument("--work-dir", type=Path, help="run directory")
-    parser.add_argument("--config", type=Path, help="config file, as for training")
+    parser.add_argument("--work-dir", type=expand_home, help="run directory")
+    parser.add_argument(
+        "--config", type=expand_home, help="config file, as for training"
+    )
     parser.add_argument("--split", help="split to evaluate; by default the test split")
     _add_step(parser)
     options, overrides = parser.parse_known_args(arguments)
@@ -99,7 +102,9 @@ def report(arguments: Sequence[str]) -> None:
         description="Writes report.html and report.md, of one run or of several side "
         "by side, into the first run directory; see docs/report.md.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="directory")
+    parser.add_argument(
+        "runs", nargs="+", type=expand_home, metavar="run", help="directory"
+    )
     parser.add_argument("--split", help="evaluated split; by default the test split")
     _add_step(parser)
     options = parser.parse_args(arguments)
@@ -123,7 +128,7 @@ def predict(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="image", help="file, folder or glob pattern"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--out", type=expand_home, required=True, metavar="DIR")
     _add_step(parser)
     _add_detection_options(parser)
     parser.add_argument(
@@ -134,7 +139,7 @@ def predict(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--coco",
-        type=Path,
+        type=expand_home,
         metavar="FILE",
         help="write the detections as a COCO data set with scores, too",
     )
@@ -196,8 +201,10 @@ def init_config(arguments: Sequence[str]) -> None:
         "docs/custom-data.md describes, and writes a config that trains on it: splits, "
         "class names, and sizes that fit images and objects.",
     )
-    parser.add_argument("root", type=Path, metavar="DIR", help="the folder")
-    parser.add_argument("output", type=Path, metavar="OUT.py", help="new config file")
+    parser.add_argument("root", type=expand_home, metavar="DIR", help="the folder")
+    parser.add_argument(
+        "output", type=expand_home, metavar="OUT.py", help="new config file"
+    )
     parser.add_argument(
         "--source",
         choices=("coco", "yolo", "voc", "csv"),
@@ -219,14 +226,21 @@ def check_data(arguments: Sequence[str]) -> None:
         "docs/custom-data.md. Exits with 1 if there are mistakes. Fields of the config "
         "may follow: [--field value ...].",
     )
-    parser.add_argument("--config", type=Path, help="config file, as for training")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a page with plots and pictures"
+        "--config", type=expand_home, help="config file, as for training"
+    )
+    parser.add_argument(
+        "--json", type=expand_home, metavar="FILE", help="write everything"
+    )
+    parser.add_argument(
+        "--html",
+        type=expand_home,
+        metavar="FILE",
+        help="write a page with plots and pictures",
     )
     parser.add_argument(
         "--work-dir",
-        type=Path,
+        type=expand_home,
         metavar="RUN",
         help="list the labels that the detector of this run disputes, too; without "
         "--config the data are those of the run",
@@ -267,7 +281,7 @@ def export(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "source", help="run directory, checkpoint, or .safetensors of a detector"
     )
-    parser.add_argument("output", type=Path, help="new folder")
+    parser.add_argument("output", type=expand_home, help="new folder")
     parser.add_argument(
         "--format",
         choices=("stablehlo", "onnx"),
@@ -340,7 +354,7 @@ def import_weights(arguments: Sequence[str]) -> None:
         "docs/weights.md. Nothing in a file is executed.",
     )
     parser.add_argument("source", help="file, hf://OWNER/NAME, URL or chainercv:voc07")
-    parser.add_argument("output", type=Path, help="new .safetensors file")
+    parser.add_argument("output", type=expand_home, help="new .safetensors file")
     parser.add_argument(
         "--preprocessing",
         choices=PREPROCESSINGS,
@@ -381,7 +395,9 @@ def export_weights(arguments: Sequence[str]) -> None:
         ".safetensors).",
     )
     parser.add_argument("source", help="run directory, or weight file")
-    parser.add_argument("output", type=Path, help="new .safetensors or .pth file")
+    parser.add_argument(
+        "output", type=expand_home, help="new .safetensors or .pth file"
+    )
     parser.add_argument(
         "--format",
         choices=("frcnn_jax", "torchvision", "chenyuntc"),
@@ -398,7 +414,7 @@ def export_weights(arguments: Sequence[str]) -> None:
 
 def _train(arguments: Sequence[str], program: str) -> None:
     parser = _Parser(prog=program, add_help=False)
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=expand_home)
     options, overrides = parser.parse_known_args(arguments)
     if options.config is None and not {"-h", "--help"} & set(overrides):
         raise UserError("--config is missing, expected e.g. --config configs/shapes.py")

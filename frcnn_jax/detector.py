@@ -27,6 +27,7 @@ from frcnn_jax.data.images import Picture, as_rgb
 from frcnn_jax.data.records import Batch
 from frcnn_jax.detections import Detections
 from frcnn_jax.errors import UserError
+from frcnn_jax.files import expand_home
 from frcnn_jax.models.faster_rcnn import DenseOutputs, FasterRCNN
 from frcnn_jax.models.parameters import (
     Params,
@@ -78,7 +79,7 @@ class Detector(ModelHubMixin):
             is given of what is no run directory, or JAX has no device.
         """
         distributed.start_backend()
-        path = Path(source).expanduser()
+        path = expand_home(source)
         if not is_exported(path):
             return cls.from_weights(read_source(str(source), step))
         check_no_step(source, step)

@@ -24,6 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from frcnn_jax.config import Config, DistributedConfig
 from frcnn_jax.data.records import Batch
 from frcnn_jax.errors import UserError, first_line
+from frcnn_jax.files import expand_home
 
 DATA_AXIS = "data"
 REPLICATED = PartitionSpec()
@@ -42,7 +43,7 @@ def enable_compilation_cache(folder: str) -> None:
     """
     given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if folder and not given:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+        jax.config.update("jax_compilation_cache_dir", str(expand_home(folder)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

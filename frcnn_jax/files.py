@@ -74,6 +74,17 @@ def new_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def expand_home(path: str | Path) -> Path:
+    """Returns a path with the home folder in place of a `~` at its start.
+
+    Shells do so for separate words only, not in `--work-dir=~/runs` or in a config.
+
+    Args:
+      path: a `~` of a user who does not exist stays as it is.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def check_new_file(path: Path) -> None:
     """Checks, before long work, that a file can be written to a path.
 
@@ -95,7 +106,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
       UserError: if `path` exists and is not an empty folder, or cannot be written.
     """
-    path = path.resolve()  # a link cannot be replaced by a folder
+    if path.is_symlink():  # which a folder cannot replace
+        path = Path(os.path.realpath(path))
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path}: exists already, expected a new or empty folder")
     if not path.parent.is_dir():

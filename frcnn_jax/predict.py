@@ -7,6 +7,7 @@ import dataclasses
 import glob
 import itertools
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -97,6 +98,7 @@ def find_images(patterns: Sequence[str], outside: Path) -> list[Path]:
     for pattern in patterns:
         if not pattern:  # an unset variable; Path("") is the current folder
             raise UserError("an image is '', expected a file, folder or pattern")
+        pattern = os.path.expanduser(pattern)  # in quotes, for a shell
         paths = [Path(pattern)]
         if not paths[0].exists():  # a name may have brackets
             paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
@@ -247,10 +249,9 @@ class _Results:
             print(f"no detection passes the threshold; {best}")
         if options.pictures:
             folder = options.out / "pictures"
-            written = {f"{name}.jpg" for name in self._names}
-            others = {path.name for path in folder.iterdir()} - written
+            others = {path.stem for path in folder.glob("*.jpg")} - self._names
             if others:
-                print(f"{folder} also has {len(others)} from earlier calls")
+                print(f"pictures of earlier calls in {folder}, too: {len(others)}")
 
 
 def _progress_bar(num_images: int) -> Progress:

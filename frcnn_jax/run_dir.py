@@ -18,7 +18,7 @@ from frcnn_jax.config import (
 from frcnn_jax.config.loading import config_from_dict, read_config, save_config
 from frcnn_jax.data.records import abbreviate
 from frcnn_jax.errors import UserError
-from frcnn_jax.files import os_errors_as_user_errors
+from frcnn_jax.files import expand_home, os_errors_as_user_errors
 
 _LOCK = "run.lock"
 
@@ -132,7 +132,7 @@ def _check_unused(config: Config) -> None:
     known = {"config.json.tmp", _LOCK}
     # The caches may lie there, too.
     for folder in (config.compilation_cache, config.data.image_cache):
-        cache = Path(folder or "/").expanduser().absolute()
+        cache = expand_home(folder or "/").absolute()
         paths = (cache, *cache.parents)
         known |= {path.name for path in paths if path.parent == work_dir}
     with os_errors_as_user_errors(work_dir):

@@ -55,6 +55,7 @@ SHAPES = ["--config", f"{ROOT}/configs/shapes.py"]
         ("", "command"),
         ("evaluate", "--work-dir DIR or --config PATH"),
         ("evaluate --work-dir /nowhere", "/nowhere/config.json"),
+        ("evaluate --work-dir=~/nowhere", f"{Path.home()}/nowhere/config.json"),
         ("evaluate --work-dir /nowhere --seed 1", "--seed: a run is evaluated with"),
         ("evaluate SHAPES --step 7", "--step needs --work-dir"),
         ("evaluate --config nowhere.py", "nowhere.py"),

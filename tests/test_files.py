@@ -1,11 +1,12 @@
 """Paths are checked before long work, and written to as a whole."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from frcnn_jax.errors import UserError
-from frcnn_jax.files import check_new_file, new_folder
+from frcnn_jax.files import check_new_file, expand_home, new_folder
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,15 @@ def test_a_path_that_no_file_can_have_is_refused(name, message, tmp_path):
         check_new_file(tmp_path / name)
     check_new_file(tmp_path / "new")
     check_new_file(tmp_path / "file")
+
+
+def test_home_is_expanded_where_there_is_one(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert (
+        expand_home("~/runs") == expand_home(Path("~/runs")) == Path("/home/ada/runs")
+    )
+    for name in ("~nobody_of_this_name/runs", "a~/b", "~model.npz"):
+        assert expand_home(name) == Path(name)
 
 
 def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def test_pictures_of_earlier_calls_are_mentioned(model, folder, tmp_path, capsys
     for name, is_mentioned in (("a.png", False), ("a.png", False), ("b.PNG", True)):
         assert predict(model, folder / name, "--out", tmp_path / "out") == 0
         printed = capsys.readouterr().out
-        assert ("pictures also has 1 from earlier calls" in printed) == is_mentioned
+        assert ("out/pictures, too: 1\n" in printed) == is_mentioned
 
 
 def test_empty_images_have_rows_and_the_best_score_is_printed(

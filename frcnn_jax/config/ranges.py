@@ -5,7 +5,6 @@ class DropConfig(Section, path="model.drop"):
 """
 
 import dataclasses
-import os
 import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -81,12 +80,6 @@ class Section:
             value = getattr(self, name)
             raise UserError(f"{self._prefix}{name} is {value!r}, expected {expected}")
 
-    def _expand_home(self, *names: str) -> None:
-        """Expands a `~` at the start of paths, as shells do on a command line only."""
-        for name in names:
-            path = os.path.expanduser(getattr(self, name))
-            object.__setattr__(self, name, path)
-
 
 def to_tuples(value: Any) -> Any:
     """Turns lists into tuples, at any depth of tuples and dicts."""
@@ -99,6 +92,10 @@ def to_tuples(value: Any) -> Any:
 
 def _describe(hint: Any) -> str:
     """Writes a type as in a source file; the values of a literal as a list."""
+    choices = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
-        return f"one of {', '.join(typing.get_args(hint))}"
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        return f"one of {', '.join(map(str, choices))}"
+    if type(None) in choices:
+        given = [_describe(choice) for choice in choices if choice is not type(None)]
+        return " | ".join([*given, "None"])
+    return hint.__name__ if isinstance(hint, type) else str(hint)

@@ -4,6 +4,7 @@ The text behind each field is its `--help`. `loading` reads and stores configs.
 """
 
 import dataclasses
+import os
 from typing import Annotated, Literal
 
 from frcnn_jax.config.preprocessing import (
@@ -138,7 +139,6 @@ class DataConfig(Resizing, path="data"):
     def __post_init__(self) -> None:
         """Refuses impossible values."""
         super().__post_init__()
-        self._expand_home("root", "image_cache")
         for name in ("train_split", "test_split"):
             self._check(getattr(self, name) != "", name, "the name of a split")
         self._check(
@@ -315,7 +315,6 @@ class ModelConfig(Section, path="model"):
     def __post_init__(self) -> None:
         """Refuses impossible values."""
         super().__post_init__()
-        self._expand_home("pretrained")
         for name in ("anchor_scales", "anchor_ratios"):
             self._check(len(getattr(self, name)) > 0, name, "at least one")
         preprocessing = (self.channel_order, self.pixel_mean, self.pixel_std)
@@ -442,7 +441,8 @@ class Config(Section, path=""):
     def __post_init__(self) -> None:
         """Refuses impossible values."""
         super().__post_init__()
-        self._expand_home("work_dir")
+        # Or a folder called ~ would be created.
+        object.__setattr__(self, "work_dir", os.path.expanduser(self.work_dir))
         parts = self.micro_batches
         expected = f"a multiple of micro_batches, {parts}"
         self._check(self.batch_size % parts == 0, "batch_size", expected)

@@ -24,7 +24,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data import transforms
 from frcnn_jax.data.images import EncodedImage
 from frcnn_jax.errors import first_line
-from frcnn_jax.files import os_errors_as_user_errors
+from frcnn_jax.files import expand_home, os_errors_as_user_errors
 
 _VERSION = 1  # of what the files hold
 _NUM_CHECKSUM_BYTES = 4
@@ -42,7 +42,7 @@ def open_cache(config: DataConfig) -> "ImageCache | None":
     """
     if not config.image_cache:
         return None
-    folder = Path(config.image_cache)
+    folder = expand_home(config.image_cache)
     with os_errors_as_user_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _TOTAL).touch()

@@ -297,7 +297,7 @@ def check_classes(name: str, class_names: Sequence[str], source: Source) -> None
 
 
 def has_objects(source: Source) -> bool:
-    """Returns whether an image has an object to learn from, which is not difficult."""
+    """Returns whether any image has an object that is not difficult."""
     return any(not each.difficult.all() for each in source.annotations)
 
 

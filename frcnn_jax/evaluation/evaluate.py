@@ -180,8 +180,10 @@ def evaluate(
     split = split or config.data.test_split
     suffix = _suffix(split, step, config, work_dir)
     path = work_dir / f"evaluation{suffix}.json"
-    if distributed.is_main_process():
-        check_new_file(path)
+    with distributed.raise_on_all_processes():
+        if distributed.is_main_process():
+            for each in (path, path.with_suffix(".npz")):
+                check_new_file(each)
     evaluated = _detect(detector, source, config)
     evaluation = {
         "split": split,
@@ -211,6 +213,7 @@ def _detect(detector: Detector, source: Source, config: Config) -> EvaluatedSpli
     params = distributed.replicate(detector.params, mesh)
     results = _run_over_split(step, params, source, config, mesh)
     proposal_iou, anchor_iou, scale_iou = _best_overlaps(results, source, model)
+    seconds = round(time.perf_counter() - began, 1)
     return EvaluatedSplit(
         class_names=tuple(source.class_names),
         annotations=source.annotations,
@@ -222,8 +225,7 @@ def _detect(detector: Detector, source: Source, config: Config) -> EvaluatedSpli
             "detector": detector.to_weights().fingerprint,
             "data": fingerprint(source),
         },
-        environment=describe_environment()
-        | {"seconds": round(time.perf_counter() - began, 1)},
+        environment=describe_environment() | {"seconds": seconds},
     )
 
 

@@ -34,8 +34,8 @@ def base_anchors(
       of the first scale come first.
 
     Raises:
-      ValueError: if scales or ratios are empty or one is not positive, or stride is
-        not positive.
+      ValueError: if scales or ratios are empty or one is not positive and finite, or
+        stride is not positive.
 
     Example:
       >>> print(base_anchors(scales=(1, 2), ratios=(1,)))

@@ -4,7 +4,7 @@ import functools
 import inspect
 import operator
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -71,12 +71,12 @@ def check_arrays(function: F) -> F:
 
 
 def check_count(name: str, count: Any, minimum: int = 0) -> None:
-    """Checks a number that decides about a shape: of slots, cells or samples.
+    """Checks a number that determines a shape: of slots, cells or samples.
 
     Args:
       name: of the argument.
       count: its value.
-      minimum: the least that has a meaning.
+      minimum: the smallest value allowed.
 
     Raises:
       ValueError: if it is less, or not an integer, or traced.
@@ -86,18 +86,22 @@ def check_count(name: str, count: Any, minimum: int = 0) -> None:
 
 
 def check_size(name: str, size: Any, minimum: int = 0) -> None:
-    """Checks a (height, width) that decides about a shape.
+    """Checks a (height, width) that determines a shape.
 
     Args:
       name: of the argument.
       size: its value.
-      minimum: the least side that has a meaning.
+      minimum: the smallest side allowed.
 
     Raises:
       ValueError: if it is no pair, or a side is less, or not an integer, or traced.
     """
-    is_pair = isinstance(size, Sequence) and len(size) == 2
-    if not (is_pair and all(_is_integer(side, minimum) for side in size)):
+    try:
+        height, width = size
+        is_valid = _is_integer(height, minimum) and _is_integer(width, minimum)
+    except (TypeError, ValueError):
+        is_valid = False
+    if not is_valid:
         raise ValueError(f"{name} is {size}, expected two integers >= {minimum}")
 
 

@@ -51,7 +51,8 @@ def select_detections(
       `Detections` of D slots; labels count from 0, the background has none.
 
     Raises:
-      ValueError: if iou_threshold lies outside (0, 1) or max_detections is negative.
+      ValueError: if iou_threshold lies outside (0, 1) or max_detections is
+        not an integer >= 0.
 
     Example:
       >>> detections = select_detections(

@@ -130,8 +130,8 @@ def roi_loss(
       `(classification, localization)`, scalars; both 0 when nothing is sampled.
 
     Raises:
-      ValueError: if beta or a number of delta_std is not positive, or normalizer is
-        unknown.
+      ValueError: if beta is not positive, delta_std is not four positive numbers, or
+        normalizer is unknown.
 
     Example:
       >>> targets = ProposalTargets(

@@ -53,8 +53,8 @@ def propose(
       by moving the proposals ("approximate joint training").
 
     Raises:
-      ValueError: if pre_nms or post_nms is negative, or iou_threshold lies outside
-        (0, 1).
+      ValueError: if pre_nms or post_nms is not an integer >= 0, or iou_threshold lies
+        outside (0, 1).
 
     Example:
       >>> anchors = jnp.array([[0.0, 0, 20, 20], [0, 1, 20, 21], [0, 0, 2, 2]])

@@ -55,7 +55,8 @@ def roi_pool(
       goes to the first of them in reading order, as in Caffe and torchvision.
 
     Raises:
-      ValueError: if output_size or stride is not positive, or rounding is unknown.
+      ValueError: if output_size is not two integers >= 1, stride is not positive, or
+        rounding is unknown.
 
     Example:
       >>> features = jnp.arange(16.0).reshape(4, 4, 1)
@@ -123,7 +124,8 @@ def roi_align(
       infinite.
 
     Raises:
-      ValueError: if output_size, stride or sampling_ratio is not positive.
+      ValueError: if output_size or sampling_ratio is not of integers >= 1, or stride
+        is not positive.
 
     Example:
       >>> features = jnp.arange(16.0).reshape(4, 4, 1)
@@ -139,7 +141,8 @@ def roi_align(
     check_count("sampling_ratio", sampling_ratio, 1)
     if feature_size is None:
         feature_size = (features.shape[0], features.shape[1])
-    features = _zero_padding(features, feature_size)
+    else:
+        features = _zero_beyond(features, feature_size)
 
     def weights(low, high, num_bins, size, num_cells):
         offset = 0.5 if aligned else 0.0
@@ -172,7 +175,7 @@ def _check_options(output_size: tuple[int, int], stride: int) -> None:
         raise ValueError(f"stride is {stride}, expected a positive number")
 
 
-def _zero_padding(features, size):
+def _zero_beyond(features, size):
     """Sets the cells beyond the real map to 0: a weight of 0 would not hide a NaN."""
     is_real_y = jnp.arange(features.shape[0]) < size[0]
     is_real_x = jnp.arange(features.shape[1]) < size[1]

@@ -33,7 +33,7 @@ def sample_indices(
       the front, are drawn; what follows means nothing.
 
     Raises:
-      ValueError: if max_samples is negative.
+      ValueError: if max_samples is not an integer >= 0.
 
     Example:
       >>> mask = jnp.array([False, True, False, True])

@@ -80,7 +80,8 @@ def nms(
       `Selection` of K slots: int32 indices into boxes by descending score, and a mask.
 
     Raises:
-      ValueError: if iou_threshold lies outside (0, 1) or max_outputs is negative.
+      ValueError: if iou_threshold lies outside (0, 1) or max_outputs is not
+        an integer >= 0.
 
     Example:
       >>> boxes = jnp.array([[0.0, 0, 10, 10], [0, 1, 10, 11], [20, 20, 30, 30]])
@@ -123,7 +124,8 @@ def batched_nms(
       `Selection` of K slots, as `nms` does.
 
     Raises:
-      ValueError: if iou_threshold lies outside (0, 1) or max_outputs is negative.
+      ValueError: if iou_threshold lies outside (0, 1) or max_outputs is not
+        an integer >= 0.
 
     Example:
       >>> boxes = jnp.array([[0.0, 0, 10, 10], [0, 1, 10, 11], [0, 2, 10, 12]])

@@ -68,8 +68,8 @@ def anchor_targets(
       `AnchorTargets`: labels [N] in {1, 0, -1}, deltas [N, 4].
 
     Raises:
-      ValueError: if num_samples is negative, positive_fraction not in [0, 1], or
-        positive_iou not positive.
+      ValueError: if num_samples is not an integer >= 0, positive_fraction not in
+        [0, 1], or positive_iou not positive.
 
     Example:
       >>> anchors = jnp.array([[0.0, 0, 8, 8], [0, 8, 8, 16], [8, 8, 24, 24]])
@@ -146,8 +146,8 @@ def proposal_targets(
       Where candidates are too few the rest of the S slots is padding.
 
     Raises:
-      ValueError: if num_samples is negative, positive_fraction not in [0, 1], or
-        positive_iou not positive.
+      ValueError: if num_samples is not an integer >= 0, positive_fraction not in
+        [0, 1], or positive_iou not positive.
 
     Example:
       >>> targets = proposal_targets(

@@ -27,10 +27,15 @@ _logger = logging.getLogger(__name__)
 
 # What decides about the arrays of each item of a checkpoint.
 _DECIDED_BY = {
-    "params": "the number of its classes and anchors and the sizes of its model",
-    "ema": "its choice of an optimizer.ema_decay or none",
-    "optimizer": "its optimizer.name, frozen blocks and choice of a clip_norm or none",
+    "params": "the number of classes and anchors, and the sizes of the model",
+    "ema": "whether optimizer.ema_decay is set",
+    "optimizer": "optimizer.name, model.frozen_blocks, and whether optimizer.clip_norm "
+    "is set",
 }
+
+
+class _OtherArraysError(UserError):
+    """A checkpoint is not damaged, but does not fit the config and the data."""
 
 
 class Progress(NamedTuple):
@@ -153,13 +158,15 @@ def restore_latest(
       spec: of the detector to continue.
 
     Raises:
-      UserError: if no checkpoint is undamaged and of such a model, or the latest one
-        was trained with another preprocessing.
+      UserError: if no checkpoint is undamaged, or the latest such one has another
+        preprocessing or other arrays.
     """
     errors = {}
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
             restored = _restore(checkpoints, step, state)
+        except _OtherArraysError:
+            raise
         except UserError as error:
             errors[step] = error
             continue
@@ -199,23 +206,23 @@ def _check_arrays(
     """Checks that an item of a checkpoint has the arrays that the config needs."""
     path = (Path(checkpoints.directory) / str(step) / name).absolute()
     stored = {}
-    if path.is_dir():
+    if path.is_dir() or name != "ema":  # the other items are there, unless damaged
         with _damage_is_an_error(checkpoints, step):
             stored = _shapes(ocp.StandardCheckpointHandler().metadata(path).tree)
     if stored != _shapes(template):
-        raise UserError(
-            f"{path}: has other arrays than config and data ask for; a run must keep "
-            f"{_DECIDED_BY[name]}, or begin in another --work-dir"
+        raise _OtherArraysError(
+            f"{path.parent}: its {name} do not fit the config and the data; a run must "
+            f"keep {_DECIDED_BY[name]}, or begin in another --work-dir"
         )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each array by its path, however a node is stored."""
+    """Returns the shape of each array by its path, but for the random key."""
     shapes = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
-    shapes.pop("key", None)  # its data are stored, which have another shape
+    shapes.pop("key", None)  # stored as raw data, of another shape
     return shapes
 
 

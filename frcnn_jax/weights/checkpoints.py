@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from frcnn_jax import distributed
 from frcnn_jax.config import DetectorSpec
 from frcnn_jax.errors import UserError
+from frcnn_jax.files import expand_home
 from frcnn_jax.models.parameters import flatten
 from frcnn_jax.weights.importing import read_weights
 from frcnn_jax.weights.record import OWN_FORMAT, Weights
@@ -69,7 +70,7 @@ def read_source(source: str, step: int | str = "latest") -> Weights:
     Raises:
       UserError: if it cannot be read, or a step is given without a run directory.
     """
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.is_dir() and not is_repository(path):
         return read_checkpoint(path, step)
     check_no_step(source, step)

@@ -32,7 +32,7 @@ from rich.progress import (
 )
 
 from frcnn_jax.errors import UserError, first_line
-from frcnn_jax.files import os_errors_as_user_errors
+from frcnn_jax.files import expand_home, os_errors_as_user_errors
 
 _DEFAULT_CACHE = "~/.cache/frcnn_jax/weights"
 _TIMEOUT = 60.0  # seconds without a byte
@@ -89,11 +89,11 @@ def _check_url(url: str, sha256: str) -> None:
 
 
 def _cache_path(url: str) -> Path:
-    folder = Path(os.environ.get("FRCNN_WEIGHTS_CACHE") or _DEFAULT_CACHE)
+    folder = expand_home(os.environ.get("FRCNN_WEIGHTS_CACHE") or _DEFAULT_CACHE)
     # Files of one name at two addresses are two files.
     prefix = hashlib.sha256(url.encode()).hexdigest()[:12]
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rpartition("/")[2])
-    return folder.expanduser() / f"{prefix}-{name[-100:]}"
+    return folder / f"{prefix}-{name[-100:]}"
 
 
 def _fetch(url: str, path: Path, sha256: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from frcnn_jax.errors import UserError, first_line
+from frcnn_jax.files import expand_home
 from frcnn_jax.weights.download import download
 
 HUB = "hf://"
@@ -55,11 +56,8 @@ def find_file(source: str) -> SourceFile:
     source = PUBLISHED.get(source, source)
     if source.startswith(("https://", "http://")):
         return _find_on_web(source)
-    path = (
-        download_from_hub(source)
-        if source.startswith(HUB)
-        else Path(source).expanduser()
-    )
+    is_on_hub = source.startswith(HUB)
+    path = download_from_hub(source) if is_on_hub else expand_home(source)
     if is_repository(path):
         path /= HUB_FILE
     # The hub's cache names large files by their SHA-256.

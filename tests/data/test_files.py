@@ -29,8 +29,10 @@ def test_linked_folders_and_files_are_followed(tmp_path):
     assert len(find_images(tmp_path / "link")) == 3
 
 
-def test_a_folder_is_looked_at_once_whatever_leads_to_it(tmp_path):
-    path = touch(tmp_path / "real" / "a.jpg")
-    (tmp_path / "also").symlink_to(tmp_path / "real")
-    (tmp_path / "real" / "cycle").symlink_to(tmp_path)
-    assert find_images(tmp_path) == [path]
+def test_links_to_a_folder_that_they_are_in_are_not_followed(tmp_path):
+    path = touch(tmp_path / "a" / "1.jpg")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    assert find_images(tmp_path) == [path, tmp_path / "b" / "to_a" / "1.jpg"]

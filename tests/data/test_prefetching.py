@@ -1,5 +1,6 @@
 """Worker processes that die, and errors that are the source's own."""
 
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
@@ -81,7 +82,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_a_killed_process_silently(tmp_path, signal_number):
+def test_workers_end_with_a_killed_process_and_say_nothing(tmp_path, signal_number):
     (tmp_path / "script.py").write_text(WAITING_SCRIPT)
     process = subprocess.Popen(
         [sys.executable, tmp_path / "script.py"],
@@ -91,14 +92,18 @@ def test_workers_end_with_a_killed_process_silently(tmp_path, signal_number):
         text=True,
         start_new_session=True,
     )
-    assert process.stdout.readline() == "ready\n"
-    if signal_number == signal.SIGINT:
-        os.killpg(process.pid, signal_number)  # as the terminal does
-    else:
-        process.send_signal(signal_number)
-    # It returns when the last process that may write there has ended.
-    _, errors = process.communicate(timeout=60)
-    # Of the script itself.
+    try:
+        assert process.stdout.readline() == "ready\n"
+        if signal_number == signal.SIGINT:
+            os.killpg(process.pid, signal_number)  # as the terminal does
+        else:
+            process.send_signal(signal_number)
+        # It returns when the last process that may write to the pipes has ended.
+        _, errors = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    # The script's own traceback after Ctrl-C is the only one.
     assert errors.count("Traceback") == (signal_number == signal.SIGINT)
 
 

@@ -162,6 +162,22 @@ def test_images_and_labels_may_lie_side_by_side(tmp_path):
     assert image_ids(tmp_path, "all") == ["my photo.jpg"]
 
 
+def test_an_image_with_several_paths_is_taken_once_with_its_labels(pets):
+    (pets / "images/train").rename(pets / "pool")
+    (pets / "images/train").symlink_to(pets / "pool")
+    save_noise(pets / "images/more/c.jpg")
+    (pets / "images/more/again").symlink_to(pets / "pool")
+    write(pets, "data.yaml", f"train: [images/more, images/train]\n{NAMES}")
+    for split in ("train", "all"):
+        a = "images/train/a.jpg"
+        objects = {
+            each.image_id: len(each.boxes)
+            for each in open_yolo(pets, split).annotations
+        }
+        assert len(objects) == 3
+        assert objects[a] == 2
+
+
 def test_splits_are_those_of_the_description(pets):
     write(pets, "data.yaml", f"train: images/train\nval: images/val\ntest:\n{NAMES}")
     assert yolo.find_splits(pets) == ["train", "all"]

@@ -231,15 +231,15 @@ def test_an_image_size_that_is_not_two_numbers_is_refused(size, message):
 
 
 @pytest.mark.parametrize("count", [-1, 2.5, None, "2", jnp.ones(2)])
-def test_a_count_that_is_no_integer_from_the_minimum_on_is_refused(count):
+def test_a_count_that_is_not_an_integer_or_too_small_is_refused(count):
     with pytest.raises(ValueError, match=r"^slots is .*, expected an integer >= 0$"):
         check_count("slots", count)
     with pytest.raises(ValueError, match=r"^slots is 0, expected an integer >= 1$"):
         check_count("slots", 0, 1)
 
 
-@pytest.mark.parametrize("size", [7, None, (7,), (7, 7, 7), (7, 0), (7.0, 7), "77"])
-def test_a_size_that_is_no_pair_of_integers_is_refused(size):
+@pytest.mark.parametrize("size", [7, None, (7,), (7, 7, 7), (7, 0), (7.0, 7), "77", {}])
+def test_a_size_that_is_not_a_pair_of_integers_is_refused(size):
     with pytest.raises(ValueError, match=r"^grid is .*, expected two integers >= 1$"):
         check_size("grid", size, 1)
 
@@ -247,6 +247,7 @@ def test_a_size_that_is_no_pair_of_integers_is_refused(size):
 def test_counts_of_any_integer_type_are_taken():
     check_count("slots", np.int64(3))
     check_size("grid", [np.uint8(7), 7], 1)
+    check_size("grid", np.array([7, 7]), 1)
 
 
 def test_a_traced_count_is_refused():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +129,7 @@ def test_training_is_not_continued_with_another_preprocessing(tmp_path):
         (
             init_state({"head": jnp.zeros(3)}, OPTIMIZER, 0, has_ema=True),
             "params",
-            "number of its classes",
+            "number of classes",
         ),
         (init_state(PARAMS, OPTIMIZER, 0, has_ema=True), "ema", "ema_decay"),
         (init_state(PARAMS, optax.sgd(0.1), 0, False), "optimizer", "optimizer.name"),
@@ -148,10 +149,29 @@ def test_run_whose_arrays_change_is_refused_with_what_must_stay(
     with pytest.raises(UserError) as error:
         restore(tmp_path, CAFFE, state)
     message = str(error.value)
-    assert message.startswith(f"{tmp_path}/checkpoints/7/{item}: has other arrays")
+    assert message.startswith(f"{tmp_path}/checkpoints/7: its {item} do not fit ")
     assert kept in message
     assert "\n" not in message
     assert (tmp_path / "checkpoints" / "7").is_dir()
+
+
+def test_checkpoint_of_another_config_is_not_taken_for_a_damaged_one(tmp_path):
+    later = STATE._replace(ema=None, step=jnp.int32(8))
+    with checkpoint.open_checkpoints(tmp_path, max_to_keep=2) as checkpoints:
+        for state in (STATE, later):
+            checkpoint.save(checkpoints, state, tiny.SPEC, tiny.PROGRESS, metrics={})
+    with pytest.raises(UserError, match=r"checkpoints/8: its ema do not fit"):
+        restore(tmp_path, CAFFE, STATE)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"7", "8"}
+
+
+@pytest.mark.parametrize("item", ["params", "optimizer"])
+def test_item_that_is_gone_is_damage(item, tmp_path):
+    save(tmp_path, STATE)
+    shutil.rmtree(tmp_path / "checkpoints" / "7" / item)
+    with pytest.raises(UserError, match=r"checkpoints/7: cannot be read"):
+        restore(tmp_path, CAFFE, STATE)
 
 
 def test_run_may_drop_its_moving_average(tmp_path):

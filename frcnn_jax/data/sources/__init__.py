@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Literal, cast
 
@@ -16,6 +15,7 @@ from frcnn_jax.data.sources.selection import select
 from frcnn_jax.data.sources.shapes import ShapesSource
 from frcnn_jax.data.sources.tfds import TFDSSource
 from frcnn_jax.errors import UserError
+from frcnn_jax.files import expand_home
 
 Format = Literal["coco", "yolo", "voc", "csv"]
 
@@ -71,7 +71,7 @@ def open_raw(config: DataConfig, split: str) -> RawSource:
         return _open_shapes(config, split)
     if config.source == "tfds":
         return TFDSSource(config.name, split, data_dir=config.root or None)
-    list_images, root = FORMATS[config.source].list_images, Path(config.root)
+    list_images, root = FORMATS[config.source].list_images, expand_home(config.root)
     return FolderSource(splits.list_split(list_images, root, split, config.split_seed))
 
 
@@ -88,7 +88,7 @@ def open_rest(config: DataConfig, opened: Sequence[RawSource]) -> dict[str, RawS
     """
     if config.source in ("tfds", "shapes") or config.limit is not None:
         return {}
-    data_format, root = FORMATS[cast(Format, config.source)], Path(config.root)
+    data_format, root = FORMATS[cast(Format, config.source)], expand_home(config.root)
     seen = {p for each in opened for p in cast(FolderSource, each).paths}
     found = data_format.find_splits(root)
     rest: dict[str, RawSource] = {}

@@ -3,7 +3,6 @@
 A name in a file must not lead out of the data set's folder.
 """
 
-import itertools
 import math
 import os
 import reprlib
@@ -106,22 +105,17 @@ def find_files(root: Path, templates: Iterable[str]) -> dict[str, Path]:
 def find_images(folder: Path) -> list[Path]:
     """Finds the images in a folder and in those below it, sorted.
 
-    Symbolic links to folders are followed, each folder is looked at once: under its own
-    name rather than that of a link.
+    Symbolic links are followed, except to a folder that they are in. So an image can
+    have several paths.
     """
-    found, seen, pending = [], set(), [folder]
-    while pending:
-        links = []
-        for path, subfolders, names in itertools.chain(*map(os.walk, sorted(pending))):
-            real_path = os.path.realpath(path)
-            if real_path in seen:
-                subfolders.clear()
-                continue
-            seen.add(real_path)
-            found += [each for name in names if is_image(each := Path(path, name))]
-            below = [Path(path, name) for name in subfolders]
-            links += [each for each in below if each.is_symlink()]
-        pending = links
+    found = []
+    above: dict[str, set[str]] = {}  # by path, the real paths of the folders it is in
+    for path, subfolders, names in os.walk(folder, followlinks=True):
+        inside = above.pop(path, set()) | {os.path.realpath(path)}
+        found += [each for name in names if is_image(each := Path(path, name))]
+        paths = {name: os.path.join(path, name) for name in subfolders}
+        subfolders[:] = [n for n in paths if os.path.realpath(paths[n]) not in inside]
+        above |= {paths[name]: inside for name in subfolders}
     return sorted(found)
 
 

@@ -7,6 +7,7 @@ image without such a file has no objects.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ def list_images(root: Path, split: str) -> Listing:
       UserError: if a file is missing or malformed; names it and the line.
     """
     description = _read_description(root)
-    paths = list(_find_images(root, split, description))
+    paths = _choose_paths(root, list(_find_images(root, split, description)))
     label_files = [_find_labels(root, path) for path in paths]
     if not any(label_files):
         raise UserError(f"no labels of an image of split {split!r} in {root}")
@@ -183,6 +184,17 @@ def _find_place(root: Path, base: str, name: str, where: str) -> Path:
     names = (name, name.removeprefix("../"))
     candidates = (root / folder / each for folder in (base, ".") for each in names)
     return files.find_inside(root, candidates, f"{where}: {show(name)}")
+
+
+def _choose_paths(root: Path, paths: Sequence[Path]) -> list[Path]:
+    """Chooses one path of an image that links give several, one that has labels."""
+    chosen: dict[str, Path] = {}  # by real path
+    for path in paths:
+        real_path = os.path.realpath(path)
+        other = chosen.setdefault(real_path, path)
+        if not _find_labels(root, other) and _find_labels(root, path):
+            chosen[real_path] = path
+    return [path for path in paths if chosen[os.path.realpath(path)] == path]
 
 
 def _find_labels(root: Path, image: Path) -> Path | None:
