@@ -148,13 +148,13 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     """Arranges devices along the data axis: those of all processes by default.
 
     Args:
-      num_devices: take only this many, the first ones.
+      num_devices: take only this many, the first ones of this process.
 
     Raises:
       UserError: see `start_backend`.
     """
     start_backend()
-    devices = None if num_devices is None else jax.devices()[:num_devices]
+    devices = None if num_devices is None else jax.local_devices()[:num_devices]
     shape = (num_devices or jax.device_count(),)
     return jax.make_mesh(
         shape, (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
@@ -306,6 +306,22 @@ def raise_on_all_processes() -> Iterator[None]:
 def gather_flags(flag: bool) -> np.ndarray:
     """Returns every process's flag, [P] bool; every process must call this."""
     return np.atleast_1d(multihost_utils.process_allgather(np.bool_(flag)))
+
+
+def check_same(text: str, what: str) -> None:
+    """Checks that all processes have the same text; every process must call this.
+
+    Args:
+      text: of this process.
+      what: what a process has whose text is another one, for the error.
+
+    Raises:
+      UserError: in every process, if one has another text than process 0.
+    """
+    others = np.flatnonzero(gather_flags(broadcast_text(text) != text))
+    if others.size:
+        numbers = ", ".join(map(str, others))
+        raise UserError(f"process {numbers} has {what} than process 0")
 
 
 def wait_for_all_processes(name: str) -> None:

@@ -220,6 +220,15 @@ def test_processes_must_agree_on_what_a_resume_may_change(field, tmp_path, monke
         run_dir.check_processes(config)
 
 
+def test_processes_must_start_from_the_same(monkeypatch):
+    distributed.check_same("a", "another b")
+    monkeypatch.setattr(distributed, "broadcast_text", lambda _: "b")
+    monkeypatch.setattr(distributed, "gather_flags", lambda flag: np.array([0, flag]))
+    distributed.check_same("b", "another b")
+    with pytest.raises(UserError, match=r"^process 1 has another b than process 0$"):
+        distributed.check_same("a", "another b")
+
+
 def test_preemption_is_not_watched_for_outside_the_main_thread():
     answers = []
 

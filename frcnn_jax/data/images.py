@@ -25,6 +25,9 @@ from frcnn_jax.errors import UserError
 # A path, a PIL image of any mode, or [H, W, 3] uint8 RGB.
 Picture = str | Path | Image.Image | np.ndarray
 
+# Pillow goes by the content, not by the name; for EPS it would start Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
+
 # What makes an image of this EXIF orientation upright. ImageOps.exif_transpose would
 # also rewrite the other metadata, and fails where these are damaged.
 _TRANSPOSES = {
@@ -244,7 +247,7 @@ def _open(file: Path | io.BytesIO) -> Image.Image:
     with _filter_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of damaged metadata.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(file)
+        return Image.open(file, formats=_FORMATS)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

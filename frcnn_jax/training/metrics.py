@@ -17,6 +17,10 @@ from frcnn_jax.training.step import Metrics
 
 NUM_HARDEST = 10
 
+# Steps that run or wait on the device. More would keep more batches in memory, and a
+# run from saving soon after SIGTERM.
+_MAX_IN_FLIGHT = 2
+
 # An image's loss, None where it is not finite, as JSON needs it, and its id.
 ImageLoss = tuple[float | None, str]
 
@@ -24,7 +28,7 @@ ImageLoss = tuple[float | None, str]
 class MetricsAccumulator:
     """Metrics since the last row of the log (the window), and since the epoch began.
 
-    Metrics stay on the device until a row is due, so that no step waits for them.
+    Metrics stay on the device until a row is due, so that no step waits for its own.
     `state` and `restore` carry an open window through a checkpoint.
     """
 
@@ -82,13 +86,15 @@ class MetricsAccumulator:
         self._since += time.perf_counter() - start
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Adds the metrics of a step.
+        """Adds the metrics of a step, and waits for an earlier one.
 
         Args:
           step: counted from 1.
           metrics: may still be on the device.
         """
         self._pending.append((step, metrics))
+        if len(self._pending) > _MAX_IN_FLIGHT:
+            jax.block_until_ready(self._pending[-1 - _MAX_IN_FLIGHT])
 
     def raise_if_too_many_skipped(self) -> None:
         """Ends a run that makes no progress.

@@ -21,7 +21,7 @@ from frcnn_jax.config import Config, DetectorSpec
 from frcnn_jax.config.detector_spec import make_spec
 from frcnn_jax.data.loader import TrainLoader, choose_canvases
 from frcnn_jax.data.records import Source, fingerprint, has_objects
-from frcnn_jax.data.sources import open_source, warn_of_shared_splits
+from frcnn_jax.data.sources import open_source, warn_of_shared_images
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
 from frcnn_jax.evaluation.evaluate import (
@@ -47,6 +47,7 @@ from frcnn_jax.training.step import (
     make_train_step,
 )
 from frcnn_jax.visualization.curves import plot_metrics
+from frcnn_jax.weights.checkpoints import list_steps
 
 _logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ def train(config: Config) -> dict[str, Any] | None:
         params = None
         if not checkpoint.exists(Path(config.work_dir)):
             config, params = init_params(config, splits.train)
+    _check_same_start(config, splits)
     run = plan_run(config, splits, mesh)
     with run_dir.locked(Path(config.work_dir)):
         state, progress = restore(run) if params is None else start(run, params)
@@ -116,7 +118,6 @@ def open_splits(config: Config) -> Splits:
         nothing to learn.
     """
     data = config.data
-    warn_of_shared_splits(data)
     names = {name: getattr(data, f"{name}_split") for name in Splits._fields}
     sources = {n: open_source(data, split) for n, split in names.items() if split}
     class_names = sources["train"].class_names
@@ -133,7 +134,18 @@ def open_splits(config: Config) -> Splits:
                 f"data.train_split has the classes {class_names}, "
                 f"data.{name}_split {source.class_names}, expected the same"
             )
+    warn_of_shared_images(data, sources)
     return Splits(sources["train"], sources.get("validation"), sources["test"])
+
+
+def _check_same_start(config: Config, splits: Splits) -> None:
+    """Checks that all processes start from the same data and the same checkpoints."""
+    if jax.process_count() == 1:
+        return
+    data = " ".join(fingerprint(split) for split in splits if split is not None)
+    distributed.check_same(data, "other images or annotations")
+    steps = list_steps(Path(config.work_dir) / "checkpoints")
+    distributed.check_same(str(steps), f"other checkpoints in {config.work_dir}")
 
 
 def plan_run(config: Config, splits: Splits, mesh: Mesh) -> Run:
@@ -214,7 +226,7 @@ def restore(run: Run) -> tuple[TrainState, Progress]:
             "change with --resume.allow-changes"
         )
     _logger.info("continuing after step %d of %s", state.step, config.work_dir)
-    return state, progress
+    return state, progress._replace(data=progress.data | {"fingerprint": current})
 
 
 def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:

@@ -262,6 +262,10 @@ def test_what_is_no_image_is_refused(content):
     refuse(stream, r"cannot read image pets/a\.jpg: .")
 
 
+def test_a_file_that_would_start_ghostscript_is_refused():
+    refuse(encode(Image.new("RGB", (8, 8)), "EPS"), "cannot identify image file")
+
+
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_an_animation_is_its_first_frame(file_format):
     frames = [Image.new("RGB", (4, 3), color) for color in ("red", "blue")]

@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 
 from frcnn_jax.config import Config, DataConfig
-from frcnn_jax.data.sources import open_source, warn_of_shared_splits
+from frcnn_jax.data.sources import open_source, warn_of_shared_images
 from frcnn_jax.data.sources.shapes import CLASS_NAMES
 from frcnn_jax.errors import UserError
 from frcnn_jax.training.train import open_splits
+from tests.helpers.sized import SizedSource
 
 SHAPES = DataConfig(source="shapes", train_split="train", test_split="test")
 
@@ -54,10 +55,12 @@ def test_a_folder_has_the_classes_of_the_config_without_its_broken_images(
     ],
 )
 @pytest.mark.parametrize("name", ["validation_split", "test_split"])
-def test_images_in_training_and_evaluation_are_warned_of(
+def test_parts_of_tfds_in_training_and_evaluation_are_warned_of(
     train, other, shared, name, caplog
 ):
-    warn_of_shared_splits(DataConfig(train_split=train, **{name: other}))
+    config = DataConfig(source="tfds", train_split=train, **{name: other})
+    names = ("train", name.removesuffix("_split"))
+    warn_of_shared_images(config, dict.fromkeys(names, SizedSource([])))
     (message,) = caplog.messages
     assert message.startswith(f"data.train_split and data.{name} share {shared}:")
 
@@ -69,7 +72,20 @@ def test_a_run_on_one_split_is_warned_of_and_allowed(voc_folder, voc_object, cap
     splits = open_splits(Config(data=data))
     assert len(splits.train.annotations) == len(splits.test.annotations) == 1
     (message,) = caplog.messages
-    assert message.startswith("data.train_split and data.test_split share one:")
+    assert message.startswith("data.train_split and data.test_split share a:")
+
+
+def test_images_of_two_lists_are_warned_of(voc_folder, voc_object, caplog):
+    for name in "abc":
+        voc_folder.add(name, [voc_object("x", 1, 1, 9, 9)])
+    voc_folder.split("trainval", ["a", "b"])
+    voc_folder.split("val", ["b", "c"])
+    data = DataConfig(root=str(voc_folder.root), validation_split="val")
+    open_splits(Config(data=dataclasses.replace(data, test_split="all[:]")))
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "data.train_split and data.validation_split share b",
+        "data.train_split and data.test_split share a, b",
+    ]
 
 
 @pytest.mark.parametrize("extra", [None, "<difficult>1</difficult>"])
@@ -87,7 +103,12 @@ def test_a_training_split_without_anything_to_learn_is_refused(
         open_splits(Config(data=data))
 
 
-def test_splits_without_common_parts_are_fine(caplog):
-    warn_of_shared_splits(DataConfig(train_split="all[:80%]", test_split="all[80%:]"))
-    warn_of_shared_splits(DataConfig(validation_split="test"))
+@pytest.mark.parametrize("source", ["tfds", "coco"])
+def test_splits_without_common_parts_are_fine(source, caplog):
+    config = DataConfig(
+        source=source, train_split="all[:80%]", validation_split="a", test_split="a"
+    )
+    config = dataclasses.replace(config, test_split="all[80%:]")
+    sources = dict.fromkeys(("train", "validation", "test"), SizedSource([]))
+    warn_of_shared_images(config, sources)
     assert not caplog.records

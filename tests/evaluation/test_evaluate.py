@@ -91,6 +91,19 @@ def test_one_pass_gives_the_losses_and_the_detections():
     assert figures == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
+def test_validation_losses_are_without_dropout():
+    source, mesh = open_source(tiny.DATA, "test"), distributed.make_mesh()
+    figures = []
+    for dropout in (0.0, 0.5):
+        model = dataclasses.replace(tiny.MODEL, dropout=dropout)
+        graphdef, _ = abstract_detector(model, tiny.NUM_CLASSES)
+        validate = evaluate.make_validate(graphdef, source, tiny.CONFIG, mesh)
+        params = random_params(tiny.MODEL, tiny.NUM_CLASSES, 0)
+        figures.append(validate(params).figures)
+    assert figures[0] == figures[1]
+
+
 def test_images_of_one_name_have_a_picture_each(tmp_path):
     source = SizedSource([(16, 16), (16, 16)])
     source.annotations = [

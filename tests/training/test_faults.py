@@ -276,6 +276,21 @@ def test_run_on_other_training_data_is_refused(whole, monkeypatch):
     assert contents(whole) == before
 
 
+def test_accepted_training_data_are_those_of_the_run_from_then_on(
+    whole, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    original = train.fingerprint
+    monkeypatch.setattr(train, "fingerprint", lambda _: "0123456789abcdef")
+    config = runs.config_in(folder, num_steps=7, resume=ALLOW)
+    train.train(config)
+    config = dataclasses.replace(config, num_steps=8, resume=ResumeConfig())
+    train.train(config)
+    monkeypatch.setattr(train, "fingerprint", original)
+    assert "other training data" in refuse(dataclasses.replace(config, num_steps=9))
+
+
 def test_resumed_run_needs_its_pretrained_weights_no_more(whole, tmp_path, monkeypatch):
     weights = tmp_path / "detector.safetensors"
     convert.export(str(whole), weights, "frcnn_jax")

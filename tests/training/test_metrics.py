@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -73,6 +74,17 @@ def test_row_holds_the_means_over_steps_of_the_means_over_images():
     assert row["bad_steps"] == 0
     assert row["images_per_second"] > 0.0
     assert 0.0 <= row["input_wait_share"] <= 1.0
+
+
+def test_at_most_two_steps_are_in_flight(monkeypatch):
+    waited = []
+    monkeypatch.setattr(
+        jax, "block_until_ready", lambda pending: waited.append(pending[0])
+    )
+    accumulator = make_accumulator()
+    for step in range(1, 6):
+        accumulator.add(step, make_metrics([1, 2]))
+    assert waited == [1, 2, 3]
 
 
 def test_next_window_starts_empty():

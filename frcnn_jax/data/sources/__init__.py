@@ -1,12 +1,12 @@
 """Data sets, each behind the same small interface (`frcnn_jax.data.records.Source`)."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Literal, cast
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.records import Source
+from frcnn_jax.data.records import Source, abbreviate
 from frcnn_jax.data.sources import coco, csv_file, splits, voc, yolo
 from frcnn_jax.data.sources.folder import FolderSource
 from frcnn_jax.data.sources.listing import ALL
@@ -120,14 +120,26 @@ def _open_shapes(config: DataConfig, split: str) -> ShapesSource:
     )
 
 
-def warn_of_shared_splits(config: DataConfig) -> None:
-    """Warns of splits, or parts of them, that are both trained on and evaluated on."""
-    for name in ("validation_split", "test_split"):
-        shared = splits.shared_parts(config.train_split, getattr(config, name))
+def warn_of_shared_images(config: DataConfig, sources: Mapping[str, Source]) -> None:
+    """Warns of images that are both trained on and evaluated on.
+
+    Args:
+      config: names the splits.
+      sources: the opened splits, `train` and perhaps `validation` and `test`. Those of
+        TFDS need not have ids, and are compared by the names of the splits.
+    """
+    train = {annotation.image_id for annotation in sources["train"].annotations}
+    for name in [name for name in sources if name != "train"]:
+        if config.source == "tfds":
+            split = getattr(config, f"{name}_split")
+            shared = splits.shared_parts(config.train_split, split)
+        else:
+            ids = (annotation.image_id for annotation in sources[name].annotations)
+            shared = [image_id for image_id in ids if image_id in train]
         if shared:
             _logger.warning(
-                "data.train_split and data.%s share %s: figures on training images "
-                "overestimate the detector",
+                "data.train_split and data.%s_split share %s: figures on training "
+                "images overestimate the detector",
                 name,
-                ", ".join(shared),
+                abbreviate(shared),
             )

@@ -93,12 +93,14 @@ def find_files(root: Path, templates: Iterable[str]) -> dict[str, Path]:
       The files by the name of the split, sorted within each template.
     """
     found: dict[str, Path] = {}
+    seen: set[Path] = set()
     for template in templates:
         before, after = template.split("{}")
         for path in sorted(root.glob(template.format("*"))):
-            name = str(path.relative_to(root)).removeprefix(before)
-            if path not in found.values():
-                found.setdefault(name.removesuffix(after), path)
+            name = str(path.relative_to(root)).removeprefix(before).removesuffix(after)
+            if path not in seen and name not in found:
+                found[name] = path
+                seen.add(path)
     return found
 
 
