@@ -37,6 +37,8 @@ if __name__ == "__main__":  # worker processes import this file again
         ),
     )
     evaluation = train(config)  # resumes if it was stopped
+    if evaluation is None:
+        sys.exit("stopped by SIGTERM; the same command continues")
     print(f"VOC07 mAP {evaluation['voc07_map']:.3f}")
 
     found = Detector.load(work_dir)(open_source(data, "val").read_image(0))

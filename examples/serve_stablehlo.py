@@ -32,7 +32,10 @@ for picture in pictures:
     scale = min(shorter / min(image.size), longer / max(image.size))
     size = [max(round(side * scale), 1) for side in image.size]
     width, height = size
-    canvas = min((c for c in detect if height <= c[0] and width <= c[1]), key=math.prod)
+    fitting = [c for c in detect if height <= c[0] and width <= c[1]]
+    if not fitting:
+        sys.exit(f"{picture}: no canvas for {height} x {width} pixels")
+    canvas = min(fitting, key=math.prod)
     images = np.zeros((1, *canvas, 3), np.uint8)
     images[0, :height, :width] = image.resize(size, Image.Resampling.BILINEAR)
     sizes = np.array([[height, width]], np.float32)

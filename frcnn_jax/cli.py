@@ -164,7 +164,9 @@ def benchmark(arguments: Sequence[str]) -> None:
         "from pixels on the host to detections on the host. Reading and resizing the "
         "files is not included.",
     )
-    parser.add_argument("model", help="run directory, checkpoint or .safetensors")
+    parser.add_argument(
+        "model", help="run directory, checkpoint, .safetensors, address or name"
+    )
     _add_step(parser)
     parser.add_argument(
         "--batch-sizes",
@@ -208,7 +210,7 @@ def init_config(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--source",
         choices=("coco", "yolo", "voc", "csv"),
-        help="format of the folder (default: what it looks like)",
+        help="format of the folder (default: detected)",
     )
     options = parser.parse_args(arguments)
     _start()
@@ -230,7 +232,7 @@ def check_data(arguments: Sequence[str]) -> None:
         "--config", type=expand_home, help="config file, as for training"
     )
     parser.add_argument(
-        "--json", type=expand_home, metavar="FILE", help="write everything"
+        "--json", type=expand_home, metavar="FILE", help="write all findings as JSON"
     )
     parser.add_argument(
         "--html",
@@ -242,7 +244,7 @@ def check_data(arguments: Sequence[str]) -> None:
         "--work-dir",
         type=expand_home,
         metavar="RUN",
-        help="list the labels that the detector of this run disputes, too; without "
+        help="also list labels that this run's detector disagrees with; without "
         "--config the data are those of the run",
     )
     options, overrides = parser.parse_known_args(arguments)
@@ -279,7 +281,7 @@ def export(arguments: Sequence[str]) -> None:
         "docs/export.md.",
     )
     parser.add_argument(
-        "source", help="run directory, checkpoint, or .safetensors of a detector"
+        "source", help="run directory, checkpoint, .safetensors, address or name"
     )
     parser.add_argument("output", type=expand_home, help="new folder")
     parser.add_argument(

@@ -75,8 +75,8 @@ class Detector(ModelHubMixin):
           step: of a run directory's checkpoint, or "latest" or "best".
 
         Raises:
-          UserError: if there is none, it is damaged, its classes have no names, a step
-            is given of what is no run directory, or JAX has no device.
+          UserError: if there is none, it is damaged, its classes have no names, `step`
+            is given but `source` is not a run directory, or JAX has no device.
         """
         distributed.start_backend()
         path = expand_home(source)

@@ -34,11 +34,13 @@ class Resizing(Section, path="resizing"):
     """How an image is resized and padded."""
 
     shorter_side: Annotated[int, PIXELS] = 600
-    """Images are resized to this shorter side, in pixels ..."""
+    """Length that the shorter side is resized to, in pixels."""
     longer_side: Annotated[int, PIXELS] = 1000
-    """... unless the longer side would exceed this."""
+    """Largest length of the longer side; an image that would exceed it becomes
+    smaller."""
     keep_aspect_ratio: bool = True
-    """If not, images are stretched: the two sides get these two lengths exactly."""
+    """Whether images keep their aspect ratio; otherwise they are stretched to exactly
+    shorter_side and longer_side."""
     canvases: Annotated[Canvases, PIXELS] = ((608, 800), (608, 1008), (1008, 608))
     """Sizes (height, width) that images are padded to, in pixels; each image takes
     the smallest it fits into."""
@@ -86,7 +88,8 @@ class DataConfig(Resizing, path="data"):
     split_seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Decides which images a slice has (folders only)."""
     class_names: tuple[str, ...] | None = None
-    """Class names in order; by default those of the data set (voc, csv: sorted)."""
+    """Class names in order; by default those of the data set (voc, and csv without
+    classes.csv: sorted)."""
     rename_classes: tuple[tuple[str, str], ...] = ()
     """Pairs of a class of the data set and its new name; equal names make one class."""
     drop_other_classes: bool = False
@@ -199,7 +202,8 @@ class ProposalConfig(Section, path="model.proposals"):
     iou_threshold: Annotated[float, INNER_FRACTION] = 0.7
     """NMS drops boxes that overlap a better one by more than this IoU."""
     min_size: Annotated[float, Range(0, 2**14)] = 16.0
-    """Proposals with a shorter side are dropped, in pixels of the original image."""
+    """Proposals with a side below this many pixels of the original image are
+    dropped."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,9 +231,9 @@ class ProposalTargetConfig(Section, path="model.proposal_targets"):
     positive_iou: Annotated[float, Range(0, 1, above_low=True)] = 0.5
     """A proposal is an object from this IoU on."""
     negative_iou_high: Annotated[float, FRACTION] = 0.5
-    """Background lies below this IoU ..."""
+    """Upper limit of the background's IoU, excluded."""
     negative_iou_low: Annotated[float, FRACTION] = 0.0
-    """... and not below this one."""
+    """Lower limit of the background's IoU, included."""
     append_gt: bool = True
     """Whether the annotated boxes are proposals, too."""
 
@@ -296,11 +300,12 @@ class ModelConfig(Section, path="model"):
     rounding: Literal["round", "floor"] = "round"
     """How RoI max pooling turns pixels into cells; the notebook truncates."""
     channel_order: Literal["RGB", "BGR"] | None = None
-    """Order of the channels; this and the next two default to model.pretrained's."""
+    """Order of the channels; this, pixel_mean and pixel_std default to those of the
+    pretrained weights."""
     pixel_mean: Annotated[Colors | None, PIXEL_MEANS] = None
-    """Subtracted from the channels, in channel_order, 0..255."""
+    """Subtracted from the pixels, 0..255, channel by channel in channel_order."""
     pixel_std: Annotated[Colors | None, PIXEL_SCALES] = None
-    """The channels are then divided by these."""
+    """What the pixels are divided by after pixel_mean is subtracted."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in; parameters, losses, boxes and NMS are float32."""
     pretrained: str = ""
@@ -426,7 +431,7 @@ class Config(Section, path=""):
     """Steps between checkpoints; one is always written at the end. Each is validated if
     data.validation_split is given."""
     max_to_keep: Annotated[int, COUNT] = 2
-    """Checkpoints kept: the latest ones, and the best one of those validated."""
+    """Number of latest checkpoints to keep; the best validated one stays as well."""
     max_bad_steps: Annotated[int, COUNT] = 10
     """Number of skipped updates (loss or gradient not finite) that ends the run."""
     compilation_cache: str = "~/.cache/frcnn_jax"

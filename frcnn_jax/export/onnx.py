@@ -29,7 +29,7 @@ OPSET = 23
 _NOTES = "One image at a time: B is 1. The parameters are read along with a function."
 
 
-def export_onnx(detector: Detector, path: Path) -> None:
+def export_onnx(detector: Detector, path: str | Path) -> None:
     """Writes a folder with which ONNX Runtime detects objects.
 
     Args:
@@ -43,7 +43,7 @@ def export_onnx(detector: Detector, path: Path) -> None:
     import_extra("jax2onnx", "onnx")
     import onnx_ir
 
-    with new_folder(path) as folder:
+    with new_folder(Path(path)) as folder:
         save_weights(detector.to_weights(), folder / PARAMETERS)
         files = {}
         for canvas in detector.spec.resizing.canvases:

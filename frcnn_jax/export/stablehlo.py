@@ -31,7 +31,7 @@ _NOTES = (
 )
 
 
-def export_stablehlo(detector: Detector, path: Path) -> None:
+def export_stablehlo(detector: Detector, path: str | Path) -> None:
     """Writes a folder with which a program detects objects by jax alone.
 
     Args:
@@ -41,7 +41,7 @@ def export_stablehlo(detector: Detector, path: Path) -> None:
     Raises:
       UserError: if the folder exists and is not empty, or cannot be written.
     """
-    with new_folder(path) as folder:
+    with new_folder(Path(path)) as folder:
         files = {}
         for canvas in detector.spec.resizing.canvases:
             function = export_function(detector.spec, canvas)

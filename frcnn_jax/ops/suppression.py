@@ -9,8 +9,7 @@ at most one pass for each box of the tile. Usually a few passes suffice.
 
 The shapes bound the number of trips of every loop, but the loops end early, once the
 list is full or no box is left, so that the time depends on the boxes. There is no mode
-of constant time: with all trips 12,000 -> 2,000 takes ten times as long (33 instead of
-3.5 ms on a CPU).
+of constant time: with all trips 12,000 -> 2,000 takes ten times as long on a CPU.
 
 Boxes are `(y_min, x_min, y_max, x_max)` in pixels; one image each.
 """
