@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the `frcnn` command."""
     arguments = sys.argv[1:] if arguments is None else arguments
     commands = {
-        "train": lambda arguments: _train(arguments, "frcnn train"),
+        "train": _train,
         "evaluate": evaluate,
         "predict": predict,
         "report": report,
@@ -37,19 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "import-weights": import_weights,
         "export-weights": export_weights,
     }
-    parser = _Parser(prog="frcnn", description="Faster R-CNN (VGG16) in JAX.")
-    parser.add_argument(
-        "command",
-        choices=commands,
-        help="`frcnn COMMAND --help` explains each",
+    summaries = [f"  {name:15} {item.__doc__}" for name, item in commands.items()]
+    parser = _Parser(
+        prog="frcnn",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Faster R-CNN (VGG16) in JAX. `frcnn COMMAND --help` explains:\n\n"
+        + "\n".join(summaries),
     )
+    parser.add_argument("command", choices=commands, metavar="COMMAND")
     _exit_cleanly(
         lambda: commands[parser.parse_args(arguments[:1]).command](arguments[1:])
     )
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
-    """Trains and evaluates: `--config PATH [--field value ...]`."""
+    """Runs `train.py`, which is `frcnn train`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _exit_cleanly(lambda: _train(arguments, "train.py"))
 
@@ -96,7 +98,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Writes the report of evaluated runs: `RUN... [--split S] [--step N|best]`."""
+    """Writes the report of evaluated runs."""
     parser = _Parser(
         prog="frcnn report",
         description="Writes report.html and report.md, of one run or of several side "
@@ -116,7 +118,7 @@ def report(arguments: Sequence[str]) -> None:
 
 
 def predict(arguments: Sequence[str]) -> None:
-    """Detects objects in files; exits with 1 if some could not be read."""
+    """Detects objects in pictures; exits with 1 if some could not be read."""
     parser = _Parser(
         prog="frcnn predict",
         description="Detects objects in images. Writes DIR/predictions.jsonl, a row "
@@ -157,7 +159,7 @@ def predict(arguments: Sequence[str]) -> None:
 
 
 def benchmark(arguments: Sequence[str]) -> None:
-    """Times detection: `MODEL [--batch-sizes N ...]`."""
+    """Times detection on this machine."""
     parser = _Parser(
         prog="frcnn benchmark",
         description="Times detection on this machine for each canvas and batch size: "
@@ -196,7 +198,7 @@ def benchmark(arguments: Sequence[str]) -> None:
 
 
 def init_config(arguments: Sequence[str]) -> None:
-    """Writes a config for a folder of annotated images: `DIR OUT.py`."""
+    """Writes a config for a folder of annotated images."""
     parser = _Parser(
         prog="frcnn init-config",
         description="Looks at a folder of annotated images, in a format that "
@@ -388,7 +390,7 @@ def import_weights(arguments: Sequence[str]) -> None:
 
 
 def export_weights(arguments: Sequence[str]) -> None:
-    """Writes the weights of a run, or of a file, as another project reads them."""
+    """Writes the weights of a run or of a file, for other projects, too."""
     parser = _Parser(
         prog="frcnn export-weights",
         description="Writes the weights of a run's checkpoint, or of a file that "
@@ -414,7 +416,8 @@ def export_weights(arguments: Sequence[str]) -> None:
     convert.export(options.source, options.output, options.format, options.step)
 
 
-def _train(arguments: Sequence[str], program: str) -> None:
+def _train(arguments: Sequence[str], program: str = "frcnn train") -> None:
+    """Trains a detector and evaluates it, or continues a run."""
     parser = _Parser(prog=program, add_help=False)
     parser.add_argument("--config", type=expand_home)
     options, overrides = parser.parse_known_args(arguments)
