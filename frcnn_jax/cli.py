@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Faster R-CNN (VGG16) in JAX. `frcnn COMMAND --help` explains:\n\n"
         + "\n".join(summaries),
     )
-    parser.add_argument("command", choices=commands, metavar="COMMAND")
+    parser.add_argument("command", choices=commands, metavar="command")
     _exit_cleanly(
         lambda: commands[parser.parse_args(arguments[:1]).command](arguments[1:])
     )
