@@ -25,12 +25,11 @@ from frcnn_jax.weights.checkpoints import BEST_METRIC, list_steps, read_spec, re
 
 _logger = logging.getLogger(__name__)
 
-# What decides about the arrays of each item of a checkpoint.
-_DECIDED_BY = {
-    "params": "the number of classes and anchors, and the sizes of the model",
-    "ema": "whether optimizer.ema_decay is set",
-    "optimizer": "optimizer.name, model.frozen_blocks, and whether optimizer.clip_norm "
-    "is set",
+# What determines the arrays of each item of a checkpoint.
+_DETERMINED_BY = {
+    "params": "the number of classes and anchors or the sizes of the model",
+    "ema": "the use of optimizer.ema_decay",
+    "optimizer": "optimizer.name, model.frozen_blocks or the use of optimizer.clip_norm",
 }
 
 
@@ -211,8 +210,8 @@ def _check_arrays(
             stored = _shapes(ocp.StandardCheckpointHandler().metadata(path).tree)
     if stored != _shapes(template):
         raise _OtherArraysError(
-            f"{path.parent}: its {name} do not fit the config and the data; a run must "
-            f"keep {_DECIDED_BY[name]}, or begin in another --work-dir"
+            f"{path}: does not fit the config and the data; a run cannot change "
+            f"{_DETERMINED_BY[name]}: choose another --work-dir"
         )
 
 

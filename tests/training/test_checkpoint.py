@@ -149,7 +149,7 @@ def test_run_whose_arrays_change_is_refused_with_what_must_stay(
     with pytest.raises(UserError) as error:
         restore(tmp_path, CAFFE, state)
     message = str(error.value)
-    assert message.startswith(f"{tmp_path}/checkpoints/7: its {item} do not fit ")
+    assert message.startswith(f"{tmp_path}/checkpoints/7/{item}: does not fit ")
     assert kept in message
     assert "\n" not in message
     assert (tmp_path / "checkpoints" / "7").is_dir()
@@ -160,7 +160,7 @@ def test_checkpoint_of_another_config_is_not_taken_for_a_damaged_one(tmp_path):
     with checkpoint.open_checkpoints(tmp_path, max_to_keep=2) as checkpoints:
         for state in (STATE, later):
             checkpoint.save(checkpoints, state, tiny.SPEC, tiny.PROGRESS, metrics={})
-    with pytest.raises(UserError, match=r"checkpoints/8: its ema do not fit"):
+    with pytest.raises(UserError, match=r"checkpoints/8/ema: does not fit"):
         restore(tmp_path, CAFFE, STATE)
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"7", "8"}
