@@ -104,6 +104,7 @@ class Detections:
 
         Raises:
           UserError: if it cannot be written.
+          ValueError: see `draw`.
         """
         picture = self.draw(image)
         try:

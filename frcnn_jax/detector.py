@@ -163,6 +163,7 @@ class Detector(ModelHubMixin):
 
         Raises:
           UserError: if an image cannot be read, or an option is impossible.
+          TypeError: if an image is neither a path nor an array.
           ValueError: if an array has another shape or type.
         """
         options: dict[str, Any] = {
@@ -194,7 +195,7 @@ class Detector(ModelHubMixin):
 
         Raises:
           UserError: see `__call__`; while iterating.
-          ValueError: see `__call__`; while iterating.
+          TypeError, ValueError: see `__call__`; while iterating.
         """
         check_options(score_threshold, max_detections, batch_size)
         trained = self.spec.model.detection

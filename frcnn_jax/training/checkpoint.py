@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 _DETERMINED_BY = {
     "params": "the number of classes and anchors or the sizes of the model",
     "ema": "the use of optimizer.ema_decay",
-    "optimizer": "optimizer.name, model.frozen_blocks or the use of optimizer.clip_norm",
+    "optimizer": "optimizer.name, frozen_blocks or the use of optimizer.clip_norm",
 }
 
 
