@@ -85,6 +85,10 @@ class ImageCache:
                 old_bytes = path.stat().st_size if path.exists() else 0
                 total = self._read_total(file) - old_bytes + num_bytes
                 if total > self.max_bytes:
+                    _warn_once(
+                        f"{self.folder} is full; images that it does not have are "
+                        "decoded each time (data.image_cache_gigabytes)"
+                    )
                     return
                 # First, so that a kill cannot make it too small.
                 _replace_total(file, total)

@@ -186,7 +186,8 @@ def test_damaged_file_is_made_again(cache, damage):
     assert path.read_bytes() == whole
 
 
-def test_full_cache_keeps_what_it_has_and_reads_the_rest(cache):
+def test_full_cache_keeps_what_it_has_and_reads_the_rest(cache, caplog):
+    image_cache._warn_once.cache_clear()
     cache = dataclasses.replace(cache, max_bytes=3 * NUM_BYTES + 1)
     for _ in range(2):
         for seed in range(5):
@@ -194,6 +195,8 @@ def test_full_cache_keeps_what_it_has_and_reads_the_rest(cache):
             np.testing.assert_array_equal(cache.resize(image, SIZE), expected(image))
             assert num_bytes(cache.folder) <= cache.max_bytes
     assert len(files(cache.folder)) == 3
+    (message,) = caplog.messages
+    assert message.startswith(f"{cache.folder} is full; ")
 
 
 def test_empty_cache_keeps_nothing(cache):
