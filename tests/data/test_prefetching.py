@@ -65,14 +65,17 @@ def test_sigterm_leaves_the_workers_to_the_run():
     assert not worker.is_alive()
 
 
-# Has read a batch from each worker, says so, and waits.
+# Has read a batch from each worker, says so, and waits. Background jobs of a shell
+# ignore Ctrl-C, and so would the script.
 WAITING_SCRIPT = """
+import signal
 import time
 from tests.data.test_prefetching import TWO_WORKERS
 from tests.helpers.batches import train_batches
 from tests.helpers.sized import SizedSource
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     source = SizedSource([(8, 8)] * 5)
     batches = train_batches(source, TWO_WORKERS, batch_size=2, seed=0)
     next(batches), next(batches)

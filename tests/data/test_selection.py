@@ -208,7 +208,7 @@ def test_shapes_can_be_selected_too():
         ({"class_names": ("a", "a")}, r"data\.class_names is .*, expected different"),
         (
             {"rename_classes": (("a", "b"), ("a", "c"))},
-            r"data\.rename_classes is .*, expected pairs .*, one for each old name",
+            r"data\.rename_classes is .*, expected one new name for each old one",
         ),
         ({"min_object_size": -1.0}, r"data\.min_object_size is -1\.0, expected"),
         ({"limit": 0}, r"data\.limit is 0, expected"),
