@@ -318,10 +318,18 @@ def check_same(text: str, what: str) -> None:
     Raises:
       UserError: in every process, if one has another text than process 0.
     """
-    others = np.flatnonzero(gather_flags(broadcast_text(text) != text))
-    if others.size:
-        numbers = ", ".join(map(str, others))
-        raise UserError(f"process {numbers} has {what} than process 0")
+    others = list_flagged(broadcast_text(text) != text)
+    if others:
+        raise UserError(f"process {others} has {what} than process 0")
+
+
+def list_flagged(flag: bool) -> str:
+    """Lists the processes whose flag is set; every process must call this.
+
+    Returns:
+      Their numbers, joined by commas, in every process; empty if there is none.
+    """
+    return ", ".join(map(str, np.flatnonzero(gather_flags(flag))))
 
 
 def wait_for_all_processes(name: str) -> None:

@@ -114,12 +114,11 @@ def check_processes(config: Config) -> None:
     changes = _differences(
         dataclasses.asdict(first), dataclasses.asdict(config), _OF_A_PROCESS
     )
-    differs = distributed.gather_flags(bool(changes))
-    if differs.any():
-        names = ", ".join(str(index) for index, other in enumerate(differs) if other)
+    others = distributed.list_flagged(bool(changes))
+    if others:
         listed = f" ({', '.join(changes)})" if changes else ""
         raise UserError(
-            f"process {names} has another config than process 0{listed}, expected "
+            f"process {others} has another config than process 0{listed}, expected "
             "the same command for all"
         )
 

@@ -52,7 +52,7 @@ def load_config(path: str | Path) -> Config:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UserError(f"{path}: get_config() gave {config!r}, expected a Config")
-    return config_from_dict(dataclasses.asdict(config), where=str(path))
+    return config
 
 
 def override_config(config: Config, arguments: Sequence[str], program: str) -> Config:

@@ -203,7 +203,7 @@ def _check_arrays(
     checkpoints: ocp.CheckpointManager, step: int, name: str, template: Any
 ) -> None:
     """Checks that an item of a checkpoint has the arrays that the config needs."""
-    path = (Path(checkpoints.directory) / str(step) / name).absolute()
+    path = Path(checkpoints.directory / str(step) / name)
     stored = {}
     if path.is_dir() or name != "ema":  # the other items are there, unless damaged
         with _damage_is_an_error(checkpoints, step):

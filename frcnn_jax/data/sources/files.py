@@ -111,13 +111,18 @@ def find_images(folder: Path) -> list[Path]:
     have several paths.
     """
     found = []
-    above: dict[str, set[str]] = {}  # by path, the real paths of the folders it is in
+    # By path, the real paths of a folder and of those it is in.
+    above = {str(folder): {os.path.realpath(folder)}}
     for path, subfolders, names in os.walk(folder, followlinks=True):
-        inside = above.pop(path, set()) | {os.path.realpath(path)}
         found += [each for name in names if is_image(each := Path(path, name))]
-        paths = {name: os.path.join(path, name) for name in subfolders}
-        subfolders[:] = [n for n in paths if os.path.realpath(paths[n]) not in inside]
-        above |= {paths[name]: inside for name in subfolders}
+        inside = above.pop(path)
+        for name in list(subfolders):
+            below = os.path.join(path, name)
+            real_path = os.path.realpath(below)
+            if real_path in inside:
+                subfolders.remove(name)
+            else:
+                above[below] = inside | {real_path}
     return sorted(found)
 
 

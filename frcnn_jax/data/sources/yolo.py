@@ -8,7 +8,7 @@ image without such a file has no objects.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,13 +80,14 @@ def list_images(root: Path, split: str) -> Listing:
       UserError: if a file is missing or malformed; names it and the line.
     """
     description = _read_description(root)
-    paths = _choose_paths(root, list(_find_images(root, split, description)))
-    label_files = [_find_labels(root, path) for path in paths]
-    if not any(label_files):
+    paths = list(_find_images(root, split, description))
+    label_files = {path: _find_labels(root, path) for path in paths}
+    if not any(label_files.values()):
         raise UserError(f"no labels of an image of split {split!r} in {root}")
     class_names = description.class_names
     images = []
-    for path, labels in zip(paths, label_files, strict=True):
+    for path in _choose_paths(paths, label_files):
+        labels = label_files[path]
         lines = files.read_lines(labels) if labels else ()
         objects = [_parse_object(*line, class_names) for line in lines]
         image_id = str(path.relative_to(root))
@@ -186,15 +187,18 @@ def _find_place(root: Path, base: str, name: str, where: str) -> Path:
     return files.find_inside(root, candidates, f"{where}: {show(name)}")
 
 
-def _choose_paths(root: Path, paths: Sequence[Path]) -> list[Path]:
+def _choose_paths(
+    paths: Sequence[Path], label_files: Mapping[Path, Path | None]
+) -> list[Path]:
     """Chooses one path of an image that links give several, one that has labels."""
     chosen: dict[str, Path] = {}  # by real path
     for path in paths:
         real_path = os.path.realpath(path)
         other = chosen.setdefault(real_path, path)
-        if not _find_labels(root, other) and _find_labels(root, path):
+        if label_files[path] and not label_files[other]:
             chosen[real_path] = path
-    return [path for path in paths if chosen[os.path.realpath(path)] == path]
+    kept = set(chosen.values())
+    return [path for path in paths if path in kept]
 
 
 def _find_labels(root: Path, image: Path) -> Path | None:
