@@ -102,6 +102,18 @@ def test_nms_equals_the_greedy_loop_over_several_tiles(crowd, iou_threshold):
     assert_selected(nms(*crowd, **options), reference.nms(*crowd, **options))
 
 
+@pytest.mark.parametrize("iou_threshold", [0.3, 0.7])
+def test_a_long_list_with_its_larger_tiles_is_no_other(iou_threshold):
+    rng = np.random.default_rng(4)
+    boxes = reference.random_boxes(rng, 2500, limit=200, min_side=5)
+    arguments = boxes, rng.random(2500, np.float32), np.ones(2500, bool)
+    num_kept = suppression.LONG_LIST if iou_threshold == 0.7 else 300
+    options = {"iou_threshold": iou_threshold, "max_outputs": suppression.LONG_LIST}
+    expected = reference.nms(*arguments, **options)
+    assert len(expected) >= num_kept
+    assert_selected(nms(*arguments, **options), expected)
+
+
 def test_fewer_outputs_are_the_front_of_more(crowd):
     indices, _ = nms(*crowd, iou_threshold=0.7, max_outputs=600)
     few, valid = nms(*crowd, iou_threshold=0.7, max_outputs=20)
