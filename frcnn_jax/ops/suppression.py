@@ -25,8 +25,8 @@ from frcnn_jax.ops.boxes import pairwise_iou
 from frcnn_jax.ops.checks import check_arrays, check_count
 
 # Boxes compared with one another at once. A short list is soon full; for a long one
-# larger tiles are as fast on a CPU, and take a tenth of the turns, in each of which an
-# accelerator waits.
+# larger tiles are as fast on a CPU, and the loops take a tenth of the turns, each with
+# too little work for an accelerator.
 TILE_SIZE, LARGE_TILE_SIZE = 64, 256
 LONG_LIST = 1024
 ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
