@@ -126,7 +126,7 @@ def _first_cells(table, cells, maxima, map_size, rows, columns):
 
 
 def _look_up(table, row):
-    return table.at[row].get(mode="promise_in_bounds")
+    return table.at[row].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def _over_look_ups(update, state, map_size, rows, columns):
@@ -141,13 +141,10 @@ def _over_look_ups(update, state, map_size, rows, columns):
     part = 2 * y_is_long[:, :, None] + x_is_long[:, None]  # [R, P, Q]
 
     def trip(number, state):
-        table_rows = [
-            (part * height + y_cells(number // x_trips, y)[:, :, None]) * width
-            + x_cells(number % x_trips, x)[:, None]
-            for y in range(LOOK_UPS)
-            for x in range(LOOK_UPS)
-        ]
-        return update(state, table_rows)
+        y = y_cells(number // x_trips)[:, None, :, :, None]
+        x = x_cells(number % x_trips)[None, :, :, None]
+        table_rows = (part[None, None] * height + y) * width + x
+        return update(state, table_rows.reshape(LOOK_UPS**2, *part.shape))
 
     return jax.lax.fori_loop(1, y_trips * x_trips, trip, trip(0, state))
 
@@ -162,9 +159,10 @@ def _cover(begin, end, num_cells):
     window = jnp.where(is_long == 1, WINDOW, 1)
     trips = (length + LOOK_UPS * window - 1) // (LOOK_UPS * window)
 
-    def cells(trip, look_up):
-        step = (trip * LOOK_UPS + look_up) * window
-        return jnp.clip(begin + jnp.minimum(step, length - window), 0, num_cells - 1)
+    def cells(trip):
+        look_up = trip * LOOK_UPS + jnp.arange(LOOK_UPS)[:, None, None]
+        step = jnp.minimum(look_up * window[None], (length - window)[None])
+        return jnp.clip(begin[None] + step, 0, num_cells - 1)
 
     return is_long, cells, trips.max(initial=1)
 
