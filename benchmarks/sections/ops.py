@@ -32,7 +32,7 @@ def tasks(scale: Scale) -> Iterator[Task]:
 
 def _other_tiles() -> Iterator[Case]:
     """NMS by other tiles: a GPU waits for the host in each turn of a loop."""
-    for size in (64, 128, 512, 1024):
+    for size in (64, 256, 1024, 2048):
         case = next(ops.nms_cases())
         patch = mock.patch.object(suppression, "LARGE_TILE_SIZE", size)
         yield case._replace(

@@ -112,10 +112,15 @@ def multiply(
         columns = jax.lax.optimization_barrier(x.T)
         return jax.lax.dot_general(columns, kernel, (((0,), (0,)), ((), ())), **options)
 
-    @jax.custom_jvp
-    def apply(x: Array, kernel: Array) -> Array:
+    def product_by_parts(x: Array, kernel: Array) -> Array:
         parts = jnp.array_split(x, -(-num_rows // ROWS_AT_ONCE))
         return jnp.concatenate([product(part, kernel) for part in parts])
+
+    @jax.custom_jvp
+    def apply(x: Array, kernel: Array) -> Array:
+        return jax.lax.platform_dependent(
+            x, kernel, cpu=product_by_parts, default=product
+        )
 
     @apply.defjvp
     def differentiate(primals, tangents):

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 WINDOW = 4
 LOOK_UPS = 3
 
-CHUNK = 16  # RoIs of which the backward pass finds the maxima at once
+CHUNK = 32  # RoIs of which the backward pass finds the maxima at once
 
 
 @jax.custom_vjp

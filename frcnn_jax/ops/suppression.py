@@ -24,10 +24,9 @@ from jaxtyping import Bool, Float, Int, Integer, Real, Shaped
 from frcnn_jax.ops.boxes import pairwise_iou
 from frcnn_jax.ops.checks import check_arrays, check_count
 
-# Boxes compared with one another at once. A short list is soon full; for a long one
-# larger tiles are as fast on a CPU, and the loops take a tenth of the turns, each with
-# too little work for an accelerator.
-TILE_SIZE, LARGE_TILE_SIZE = 64, 256
+# Boxes compared with one another at once. A short list is soon full. For a long one an
+# accelerator needs large tiles: it waits for each turn of a loop, and these leave few.
+TILE_SIZE, LARGE_TILE_SIZE = 64, 512
 LONG_LIST = 1024
 ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
 
