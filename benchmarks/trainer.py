@@ -34,7 +34,9 @@ class Trainer:
         """
         model = in_precision(model, precision)
         params = random_params(model, training.NUM_CLASSES, 0)
-        step, self._state = training.make_step(model, params)
+        mesh = distributed.make_mesh(1)
+        step, start = training.make_step(model, mesh)
+        self._state = distributed.replicate(start(params), mesh)
         self.batch = self.place(batch)
         began = time.perf_counter()
         with matmul_precision(precision):

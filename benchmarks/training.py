@@ -1,11 +1,12 @@
 """The training step to time, and the cases of `benchmarks.ops` about it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from benchmarks.timing import Case
 from frcnn_jax import distributed
@@ -27,15 +28,17 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-9)
 
 
 def make_step(
-    model: ModelConfig, params: Params
-) -> tuple[jax.stages.Wrapped, TrainState]:
-    """Returns the training step on one device, and a state to start from."""
+    model: ModelConfig, mesh: Mesh
+) -> tuple[jax.stages.Wrapped, Callable[[Params], TrainState]]:
+    """Returns the training step, and what makes the state to start from."""
     graphdef, _ = abstract_detector(model, NUM_CLASSES)
     schedule = make_schedule(OPTIMIZER, batch_size=1)
     optimizer = make_optimizer(OPTIMIZER, schedule, model.frozen_blocks)
-    mesh = distributed.make_mesh(1)
-    state = distributed.replicate(init_state(params, optimizer, 0, has_ema=False), mesh)
-    return make_train_step(graphdef, optimizer, mesh), state
+
+    def start(params: Params) -> TrainState:
+        return init_state(params, optimizer, 0, has_ema=False)
+
+    return make_train_step(graphdef, optimizer, mesh), start
 
 
 def make_batch(
@@ -58,12 +61,14 @@ def step_cases() -> Iterator[Case]:
     batch = make_batch((HEIGHT, WIDTH), 1)
     size = f"{HEIGHT}x{WIDTH}"
     params = random_params(ModelConfig(), NUM_CLASSES, 0)
-    train_step, state = make_step(ModelConfig(), params)
+    mesh = distributed.make_mesh(1)
+    train_step, start = make_step(ModelConfig(), mesh)
+    state = distributed.replicate(start(params), mesh)
     yield Case(
         STEP,
         size,
         train_step.__wrapped__,  # without donation: it runs on the same state again
-        (state, distributed.shard_batch(batch, distributed.make_mesh(1))),
+        (state, distributed.shard_batch(batch, mesh)),
     )
     yield no_layers_case(batch)
 

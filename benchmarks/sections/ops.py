@@ -32,9 +32,9 @@ def tasks(scale: Scale) -> Iterator[Task]:
 
 def _other_tiles() -> Iterator[Case]:
     """NMS by other tiles: a GPU waits for the host in each turn of a loop."""
-    for size in (64, 256, 1024, 2048):
+    for size in (64, 128, 256, 1024, 2048):
         case = next(ops.nms_cases())
-        patch = mock.patch.object(suppression, "LARGE_TILE_SIZE", size)
+        patch = mock.patch.object(suppression, "TILE_SIZE", size)
         yield case._replace(
             name=f"nms, tiles of {size}", function=patch(case.function), peer=None
         )

@@ -6,6 +6,7 @@ a `.safetensors` of ours.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, ShapeDtypeStruct
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from frcnn_jax.config import DetectorSpec
 from frcnn_jax.detector import Detector, in_original_pixels
@@ -91,7 +92,7 @@ def _convert(spec: DetectorSpec, canvas: Canvas) -> Any:
     # Of primitives only: jax2onnx would replace functions of jax.numpy by its own.
     traced = jax.make_jaxpr(detect)(parameters, *arguments.values())
     return jax2onnx.to_onnx(
-        jaxpr_as_fun(traced),
+        _as_on_cpu(traced),
         [*parameters.values(), *arguments.values()],
         model_name="faster_rcnn",
         opset=OPSET,
@@ -99,6 +100,40 @@ def _convert(spec: DetectorSpec, canvas: Canvas) -> Any:
         output_names=list(RESULTS),
         return_mode="ir",
     )
+
+
+def _as_on_cpu(traced: ClosedJaxpr) -> Callable[..., list[Array]]:
+    """Returns the function, with the CPU's branch of each `jax.lax.platform_dependent`.
+
+    jax2onnx converts no choice between platforms.
+    """
+    jaxpr = traced.jaxpr
+
+    def function(*arguments: Array) -> list[Array]:
+        values = dict(zip(jaxpr.constvars, traced.consts, strict=True))
+        values |= zip(jaxpr.invars, arguments, strict=True)
+
+        def read(variable: Any) -> Any:
+            is_literal = isinstance(variable, Literal)
+            return variable.val if is_literal else values[variable]
+
+        for equation in jaxpr.eqns:
+            primitive, options = equation.primitive, equation.params
+            if primitive.name == "platform_index":
+                continue
+            if platforms := options.get("branches_platforms"):
+                inputs = map(read, equation.invars[1:])  # without the platform's index
+                is_of_cpu = [each is not None and "cpu" in each for each in platforms]
+                branch = options["branches"][is_of_cpu.index(True)]
+                results = jaxpr_as_fun(branch)(*inputs)
+            else:
+                inputs = map(read, equation.invars)
+                results = primitive.bind(*inputs, **primitive.get_bind_params(options))
+                results = results if primitive.multiple_results else [results]
+            values |= zip(equation.outvars, results, strict=True)
+        return [read(variable) for variable in jaxpr.outvars]
+
+    return function
 
 
 def _move_parameters(graph: Any, file: Path) -> None:

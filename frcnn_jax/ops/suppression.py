@@ -14,6 +14,7 @@ of constant time: with all trips 12,000 -> 2,000 takes ten times as long on a CP
 Boxes are `(y_min, x_min, y_max, x_max)` in pixels; one image each.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -24,10 +25,9 @@ from jaxtyping import Bool, Float, Int, Integer, Real, Shaped
 from frcnn_jax.ops.boxes import pairwise_iou
 from frcnn_jax.ops.checks import check_arrays, check_count
 
-# Boxes compared with one another at once. A short list is soon full. For a long one an
-# accelerator needs large tiles: it waits for each turn of a loop, and these leave few.
-TILE_SIZE, LARGE_TILE_SIZE = 64, 512
-LONG_LIST = 1024
+# Boxes compared with one another at once. What a CPU compares should stay in its cache;
+# an accelerator waits for each turn of a loop, and larger tiles leave few of them.
+CPU_TILE_SIZE, TILE_SIZE = 64, 512
 ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
 
 
@@ -164,28 +164,36 @@ def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
         empty = jnp.zeros(max_outputs, jnp.int32)
         return Selection(empty, empty.astype(bool))
 
-    tile_size = TILE_SIZE if max_outputs < LONG_LIST else LARGE_TILE_SIZE
-    padding = -num_boxes % tile_size
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    scores = jnp.pad(jnp.where(scores == 0.0, 0.0, scores), (0, padding))  # -0 is 0
-    candidate = ~jnp.isnan(scores) & (jnp.arange(len(scores)) < num_boxes)
+    scores = jnp.where(scores == 0.0, 0.0, scores)  # -0 is 0
+    candidate = ~jnp.isnan(scores)
     if mask is not None:
-        candidate &= jnp.pad(mask, (0, padding))
-    boxes = _Boxes(
-        jnp.pad(boxes.astype(jnp.float32), ((0, padding), (0, 0))).T,
-        None if classes is None else jnp.pad(classes, (0, padding)),
-        jnp.arange(len(scores), dtype=jnp.int32),
-    )
-    kept, count = _select(
-        boxes, scores, candidate, tile_size, iou_threshold, max_outputs
+        candidate &= mask
+    indices = jnp.arange(num_boxes, dtype=jnp.int32)
+    boxes = _Boxes(boxes.astype(jnp.float32).T, classes, indices)
+
+    def select(tile_size):
+        return functools.partial(_select, tile_size, iou_threshold, max_outputs)
+
+    indices, count = jax.lax.platform_dependent(
+        *(boxes, scores, candidate),
+        cpu=select(CPU_TILE_SIZE),
+        default=select(TILE_SIZE),
     )
     is_selected = jnp.arange(max_outputs) < count
-    indices = jnp.where(is_selected, kept.indices[:max_outputs], 0)
-    return Selection(indices, is_selected)
+    return Selection(jnp.where(is_selected, indices, 0), is_selected)
 
 
-def _select(boxes, scores, candidate, tile_size, iou_threshold, max_outputs):
-    """Runs over rounds until max_outputs are kept or the candidates are spent."""
+def _select(tile_size, iou_threshold, max_outputs, boxes, scores, candidate):
+    """Runs over rounds until max_outputs are kept or the candidates are spent.
+
+    Returns:
+      Indices [K] of the boxes kept, and how many these are.
+    """
+    boxes, scores, candidate = jax.tree.map(
+        lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % tile_size)]),
+        (boxes, scores, candidate),
+    )
     num_boxes = len(scores)
     round_size = max(ROUND_SIZE, 2 * max_outputs)
     round_size = min(round_size + -round_size % tile_size, num_boxes)
@@ -218,7 +226,8 @@ def _select(boxes, scores, candidate, tile_size, iou_threshold, max_outputs):
         boxes,
     )
     state = (jnp.int32(0), candidate, kept, jnp.int32(0))
-    return jax.lax.while_loop(unfinished, select_from_round, state)[2:]
+    *_, kept, count = jax.lax.while_loop(unfinished, select_from_round, state)
+    return kept.indices[:max_outputs], count
 
 
 def _rank(scores, left, count):

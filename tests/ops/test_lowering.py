@@ -107,6 +107,15 @@ def test_gradient_can_be_compiled_for(platform, name):
     assert lower(jax.grad(total), *arguments, platforms=(platform,))
 
 
+@each_platform
+def test_nms_takes_the_tiles_of(platform):
+    arguments, options = CALLS["nms"]
+    function = functools.partial(ops.nms, **options)
+    lowered = lower(function, *arguments, platforms=(platform,))
+    assert ("tensor<64x64xi1>" in lowered) == (platform == "cpu")
+    assert ("tensor<512x512xi1>" in lowered) == (platform != "cpu")
+
+
 def test_nms_selects_no_booleans():
     # ONNX Runtime cannot, and the export to ONNX would fail there only.
     arguments, options = CALLS["batched_nms"]
