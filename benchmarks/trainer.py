@@ -14,7 +14,7 @@ from frcnn_jax.data.records import Batch
 from frcnn_jax.models.parameters import random_params
 
 # As JAX names them. By default products of float32 are TF32 on a GPU.
-_MATMUL_PRECISIONS = {
+MATMUL_PRECISIONS = {
     "float32": "highest",
     "tf32": "default",
     "bfloat16": "default",
@@ -35,8 +35,8 @@ class Trainer:
         model = in_precision(model, precision)
         params = random_params(model, training.NUM_CLASSES, 0)
         mesh = distributed.make_mesh(1)
-        step, start = training.make_step(model, mesh)
-        self._state = distributed.replicate(start(params), mesh)
+        step, init = training.make_step(model, mesh)
+        self._state = distributed.replicate(init(params), mesh)
         self.batch = self.place(batch)
         began = time.perf_counter()
         with matmul_precision(precision):
@@ -78,4 +78,4 @@ def in_precision(model: ModelConfig, precision: str) -> ModelConfig:
 
 def matmul_precision(precision: str) -> contextlib.AbstractContextManager[None]:
     """Returns the context to trace in."""
-    return jax.default_matmul_precision(_MATMUL_PRECISIONS[precision])
+    return jax.default_matmul_precision(MATMUL_PRECISIONS[precision])

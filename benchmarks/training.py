@@ -30,15 +30,15 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-9)
 def make_step(
     model: ModelConfig, mesh: Mesh
 ) -> tuple[jax.stages.Wrapped, Callable[[Params], TrainState]]:
-    """Returns the training step, and what makes the state to start from."""
+    """Returns the training step, and a function from parameters to the first state."""
     graphdef, _ = abstract_detector(model, NUM_CLASSES)
     schedule = make_schedule(OPTIMIZER, batch_size=1)
     optimizer = make_optimizer(OPTIMIZER, schedule, model.frozen_blocks)
 
-    def start(params: Params) -> TrainState:
+    def init(params: Params) -> TrainState:
         return init_state(params, optimizer, 0, has_ema=False)
 
-    return make_train_step(graphdef, optimizer, mesh), start
+    return make_train_step(graphdef, optimizer, mesh), init
 
 
 def make_batch(
@@ -62,8 +62,8 @@ def step_cases() -> Iterator[Case]:
     size = f"{HEIGHT}x{WIDTH}"
     params = random_params(ModelConfig(), NUM_CLASSES, 0)
     mesh = distributed.make_mesh(1)
-    train_step, start = make_step(ModelConfig(), mesh)
-    state = distributed.replicate(start(params), mesh)
+    train_step, init = make_step(ModelConfig(), mesh)
+    state = distributed.replicate(init(params), mesh)
     yield Case(
         STEP,
         size,

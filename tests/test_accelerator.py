@@ -34,6 +34,16 @@ def report(tmp_path_factory) -> tuple[str, list[dict]]:
     return done.stdout, json.loads(path.read_text())["figures"]
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_plugins") is not None, reason="it is not missing"
+)
+def test_compiling_ahead_of_time_names_the_missing_compiler():
+    done = run("benchmarks.ahead_of_time", "cuda")
+    assert done.returncode == 1
+    assert done.stderr.startswith("no compiler for cuda: ")
+    assert done.stderr.count("\n") == 1
+
+
 def find(figures: list[dict], name: str) -> list[dict]:
     return [figure for figure in figures if figure["name"].startswith(name)]
 

@@ -65,6 +65,49 @@ def export_onnx(detector: Detector, path: str | Path) -> None:
         )
 
 
+def as_on_cpu(traced: ClosedJaxpr) -> Callable[..., list[Array]]:
+    """Returns the function, with the CPU's branch of each `jax.lax.platform_dependent`.
+
+    jax2onnx converts no choice between platforms. One inside of a nested `jax.jit` or
+    loop stays.
+
+    Args:
+      traced: by `jax.make_jaxpr`.
+    """
+    jaxpr = traced.jaxpr
+
+    def function(*arguments: Array) -> list[Array]:
+        values = dict(zip(jaxpr.constvars, traced.consts, strict=True))
+        values |= zip(jaxpr.invars, arguments, strict=True)
+
+        def read(variable: Any) -> Any:
+            is_literal = isinstance(variable, Literal)
+            return variable.val if is_literal else values[variable]
+
+        for equation in jaxpr.eqns:
+            primitive, options = equation.primitive, equation.params
+            if primitive.name == "platform_index":
+                continue
+            if platforms := options.get("branches_platforms"):
+                inputs = map(read, equation.invars[1:])  # without the platform's index
+                branch = next(
+                    branch
+                    for branch, names in zip(
+                        options["branches"], platforms, strict=True
+                    )
+                    if names is None or "cpu" in names  # None: all others
+                )
+                results = jaxpr_as_fun(branch)(*inputs)
+            else:
+                inputs = map(read, equation.invars)
+                results = primitive.bind(*inputs, **primitive.get_bind_params(options))
+                results = results if primitive.multiple_results else [results]
+            values |= zip(equation.outvars, results, strict=True)
+        return [read(variable) for variable in jaxpr.outvars]
+
+    return function
+
+
 def _convert(spec: DetectorSpec, canvas: Canvas) -> Any:
     """Returns the function of one canvas; the parameters come before its arguments."""
     import jax2onnx
@@ -92,7 +135,7 @@ def _convert(spec: DetectorSpec, canvas: Canvas) -> Any:
     # Of primitives only: jax2onnx would replace functions of jax.numpy by its own.
     traced = jax.make_jaxpr(detect)(parameters, *arguments.values())
     return jax2onnx.to_onnx(
-        _as_on_cpu(traced),
+        as_on_cpu(traced),
         [*parameters.values(), *arguments.values()],
         model_name="faster_rcnn",
         opset=OPSET,
@@ -100,40 +143,6 @@ def _convert(spec: DetectorSpec, canvas: Canvas) -> Any:
         output_names=list(RESULTS),
         return_mode="ir",
     )
-
-
-def _as_on_cpu(traced: ClosedJaxpr) -> Callable[..., list[Array]]:
-    """Returns the function, with the CPU's branch of each `jax.lax.platform_dependent`.
-
-    jax2onnx converts no choice between platforms.
-    """
-    jaxpr = traced.jaxpr
-
-    def function(*arguments: Array) -> list[Array]:
-        values = dict(zip(jaxpr.constvars, traced.consts, strict=True))
-        values |= zip(jaxpr.invars, arguments, strict=True)
-
-        def read(variable: Any) -> Any:
-            is_literal = isinstance(variable, Literal)
-            return variable.val if is_literal else values[variable]
-
-        for equation in jaxpr.eqns:
-            primitive, options = equation.primitive, equation.params
-            if primitive.name == "platform_index":
-                continue
-            if platforms := options.get("branches_platforms"):
-                inputs = map(read, equation.invars[1:])  # without the platform's index
-                is_of_cpu = [each is not None and "cpu" in each for each in platforms]
-                branch = options["branches"][is_of_cpu.index(True)]
-                results = jaxpr_as_fun(branch)(*inputs)
-            else:
-                inputs = map(read, equation.invars)
-                results = primitive.bind(*inputs, **primitive.get_bind_params(options))
-                results = results if primitive.multiple_results else [results]
-            values |= zip(equation.outvars, results, strict=True)
-        return [read(variable) for variable in jaxpr.outvars]
-
-    return function
 
 
 def _move_parameters(graph: Any, file: Path) -> None:

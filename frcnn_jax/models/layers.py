@@ -18,7 +18,7 @@ MIN_CHANNELS = 64
 BLOCK_CELLS = 1536
 # XLA's CPU library copies the kernel of a product of at most this many rows.
 MAX_COPIED_ROWS = 128
-# Rows in one product without that copy; more at once are slower, row by row.
+# Rows in one product without that copy; on a CPU more at once are slower, row by row.
 ROWS_AT_ONCE = 64
 
 
@@ -93,7 +93,7 @@ def multiply(
     For use as `nnx.Linear(..., dot_general=multiply)`. For 128 rows or fewer, the RoIs
     of one image, XLA's CPU library rearranges the kernel in a copy, forward and
     backward: 392 MiB for fc6. It needs none where the rows are transposed in memory,
-    which the barrier ensures.
+    which the barrier ensures. Other platforms keep the plain product.
 
     Args:
       x: [R, I] rows.
@@ -105,21 +105,28 @@ def multiply(
       [R, O] rows.
     """
     num_rows = x.shape[0]
-    if num_rows > MAX_COPIED_ROWS:
+
+    def plain(x: Array, kernel: Array) -> Array:
         return jax.lax.dot_general(x, kernel, dimension_numbers, **options)
 
-    def product(x: Array, kernel: Array) -> Array:
+    if num_rows > MAX_COPIED_ROWS:
+        return plain(x, kernel)
+
+    def transposed(x: Array, kernel: Array) -> Array:
         columns = jax.lax.optimization_barrier(x.T)
         return jax.lax.dot_general(columns, kernel, (((0,), (0,)), ((), ())), **options)
 
-    def product_by_parts(x: Array, kernel: Array) -> Array:
+    def transposed_by_parts(x: Array, kernel: Array) -> Array:
         parts = jnp.array_split(x, -(-num_rows // ROWS_AT_ONCE))
-        return jnp.concatenate([product(part, kernel) for part in parts])
+        return jnp.concatenate([transposed(part, kernel) for part in parts])
+
+    def product(x: Array, kernel: Array) -> Array:
+        return jax.lax.platform_dependent(x, kernel, cpu=transposed, default=plain)
 
     @jax.custom_jvp
     def apply(x: Array, kernel: Array) -> Array:
         return jax.lax.platform_dependent(
-            x, kernel, cpu=product_by_parts, default=product
+            x, kernel, cpu=transposed_by_parts, default=plain
         )
 
     @apply.defjvp

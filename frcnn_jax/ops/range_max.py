@@ -18,7 +18,9 @@ from jaxtyping import Float, Int
 WINDOW = 4
 LOOK_UPS = 3
 
-CHUNK = 32  # RoIs of which the backward pass finds the maxima at once
+# RoIs of which the backward pass finds the maxima at once: as many as need no more
+# memory for 128 RoIs, since a GPU waits for the host in each iteration.
+CHUNK = 32
 
 
 @jax.custom_vjp
@@ -141,6 +143,7 @@ def _over_look_ups(update, state, map_size, rows, columns):
     part = 2 * y_is_long[:, :, None] + x_is_long[:, None]  # [R, P, Q]
 
     def trip(number, state):
+        # [y, x, R, P, Q]
         y = y_cells(number // x_trips)[:, None, :, :, None]
         x = x_cells(number % x_trips)[None, :, :, None]
         table_rows = (part[None, None] * height + y) * width + x
@@ -152,7 +155,8 @@ def _over_look_ups(update, state, map_size, rows, columns):
 def _cover(begin, end, num_cells):
     """Returns each interval's kind of window, its copies' first cells, and the trips.
 
-    The copies lie end to end, the last ones pushed back inside the interval.
+    The first cells, [LOOK_UPS, R, P], are a function of the trip. The copies lie end to
+    end, the last ones pushed back inside the interval.
     """
     length = jnp.maximum(end - begin, 1)
     is_long = (length >= WINDOW).astype(jnp.int32)

@@ -25,9 +25,10 @@ from jaxtyping import Bool, Float, Int, Integer, Real, Shaped
 from frcnn_jax.ops.boxes import pairwise_iou
 from frcnn_jax.ops.checks import check_arrays, check_count
 
-# Boxes compared with one another at once. What a CPU compares should stay in its cache;
-# an accelerator waits for each turn of a loop, and larger tiles leave few of them.
-CPU_TILE_SIZE, TILE_SIZE = 64, 512
+# Boxes compared with one another at once. A CPU takes time for the comparisons, which
+# are fewest with small tiles; a GPU for the iterations, fewest with large ones.
+CPU_TILE_SIZE = 64
+ACCELERATOR_TILE_SIZE = 512
 ROUND_SIZE = 1024  # boxes ranked at once, unless twice the list's length is more
 
 
@@ -172,19 +173,21 @@ def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
     indices = jnp.arange(num_boxes, dtype=jnp.int32)
     boxes = _Boxes(boxes.astype(jnp.float32).T, classes, indices)
 
-    def select(tile_size):
-        return functools.partial(_select, tile_size, iou_threshold, max_outputs)
-
+    select = functools.partial(
+        _select, iou_threshold=iou_threshold, max_outputs=max_outputs
+    )
     indices, count = jax.lax.platform_dependent(
-        *(boxes, scores, candidate),
-        cpu=select(CPU_TILE_SIZE),
-        default=select(TILE_SIZE),
+        boxes,
+        scores,
+        candidate,
+        cpu=functools.partial(select, tile_size=CPU_TILE_SIZE),
+        default=functools.partial(select, tile_size=ACCELERATOR_TILE_SIZE),
     )
     is_selected = jnp.arange(max_outputs) < count
     return Selection(jnp.where(is_selected, indices, 0), is_selected)
 
 
-def _select(tile_size, iou_threshold, max_outputs, boxes, scores, candidate):
+def _select(boxes, scores, candidate, *, tile_size, iou_threshold, max_outputs):
     """Runs over rounds until max_outputs are kept or the candidates are spent.
 
     Returns:

@@ -5,16 +5,19 @@ import json
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax import cli
+from frcnn_jax import cli, ops
 from frcnn_jax.config import Resizing
 from frcnn_jax.data import transforms
 from frcnn_jax.data.sources import open_source
 from frcnn_jax.detector import Detector
 from frcnn_jax.errors import UserError
 from frcnn_jax.export import export_onnx, load_exported
+from frcnn_jax.export.onnx import as_on_cpu
 from frcnn_jax.models.parameters import flatten, random_params
 from tests.helpers import containers, tiny
 
@@ -91,6 +94,19 @@ def test_onnx_description_has_what_a_program_needs(folder):
     assert list(description["arguments"]) == ["images", "image_sizes", "scales"]
     with pytest.raises(UserError, match="holds ONNX, expected StableHLO"):
         load_exported(folder)
+
+
+def test_no_choice_between_platforms_is_left_to_the_converter():
+    def select(boxes, scores):
+        return ops.nms(boxes, scores, iou_threshold=0.5, max_outputs=3)
+
+    arguments = jnp.array([[0.0, 0, 9, 9], [0, 1, 9, 9], [5, 5, 8, 8]]), jnp.arange(3.0)
+    traced = jax.make_jaxpr(select)(*arguments)
+    assert "platform_index" in str(traced)
+    on_cpu = as_on_cpu(traced)
+    assert "platform_index" not in str(jax.make_jaxpr(on_cpu)(*arguments))
+    indices, mask = on_cpu(*arguments)
+    assert indices[mask].tolist() == [2, 1]
 
 
 def test_missing_converter_is_named_and_nothing_written(

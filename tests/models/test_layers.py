@@ -12,6 +12,8 @@ from flax import nnx
 from frcnn_jax.models import layers
 from tests.helpers.lowering import each_platform, lower
 
+NUMBERS = (((1,), (0,)), ((), ()))  # of rows times a kernel
+
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -141,11 +143,10 @@ def test_products_are_those_of_dot_general_whatever_the_rows(num_rows):
         jnp.asarray(rng.integers(-4, 5, shape), jnp.float32)
         for shape in ((num_rows, 6), (6, 5), (num_rows, 5))
     )
-    numbers = (((1,), (0,)), ((), ()))
 
     def results(product):
         def multiply(x, kernel):
-            return product(x, kernel, numbers, preferred_element_type=jnp.float32)
+            return product(x, kernel, NUMBERS, preferred_element_type=jnp.float32)
 
         y, transpose = jax.vjp(multiply, x, kernel)
         forward = jax.jvp(multiply, (x, kernel), (x, kernel))[1]
@@ -155,6 +156,27 @@ def test_products_are_those_of_dot_general_whatever_the_rows(num_rows):
     actual, expected = results(layers.multiply), results(jax.lax.dot_general)
     for value, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(value, other)
+
+
+@each_platform
+def test_only_a_cpu_multiplies_by_parts(platform):
+    def gradients(x, kernel):
+        return jax.grad(lambda *xs: layers.multiply(*xs, NUMBERS).sum(), (0, 1))(
+            x, kernel
+        )
+
+    x, kernel = (
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((100, 6), (6, 5))
+    )
+    forward = lower(
+        lambda x, kernel: layers.multiply(x, kernel, NUMBERS),
+        *(x, kernel),
+        platforms=(platform,),
+    )
+    lowered = lower(gradients, x, kernel, platforms=(platform,))
+    is_cpu = platform == "cpu"
+    assert forward.count("stablehlo.dot_general") == (2 if is_cpu else 1)
+    assert ("stablehlo.optimization_barrier" in lowered) == is_cpu
 
 
 def test_a_layer_of_flax_takes_it_in():

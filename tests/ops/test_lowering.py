@@ -11,6 +11,7 @@ import pytest
 from jax import ShapeDtypeStruct
 
 from frcnn_jax import ops
+from frcnn_jax.ops.suppression import ACCELERATOR_TILE_SIZE, CPU_TILE_SIZE
 from tests.helpers.lowering import each_platform, lower
 
 IMAGE_SIZE = (64.0, 64.0)
@@ -112,8 +113,9 @@ def test_nms_takes_the_tiles_of(platform):
     arguments, options = CALLS["nms"]
     function = functools.partial(ops.nms, **options)
     lowered = lower(function, *arguments, platforms=(platform,))
-    assert ("tensor<64x64xi1>" in lowered) == (platform == "cpu")
-    assert ("tensor<512x512xi1>" in lowered) == (platform != "cpu")
+    is_cpu, cpu, other = platform == "cpu", CPU_TILE_SIZE, ACCELERATOR_TILE_SIZE
+    assert (f"tensor<{cpu}x{cpu}xi1>" in lowered) == is_cpu
+    assert (f"tensor<{other}x{other}xi1>" in lowered) != is_cpu
 
 
 def test_nms_selects_no_booleans():

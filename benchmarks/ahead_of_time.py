@@ -1,9 +1,9 @@
-"""Compiles the training step for an accelerator: `python -m benchmarks.planned cuda`.
+"""Compiles the training step without a device.
 
-No accelerator need be there, only XLA's compiler for it: `pip install "jax[cuda13]"`,
-or `"jax[tpu]"`. It prints the memory that XLA plans for the step of the VOC recipe, and
-writes the programs to a folder if asked to: which kernels they run, in which layouts,
-and what their loops repeat.
+`python -m benchmarks.ahead_of_time cuda` needs no accelerator, only XLA's compiler for
+one, which the extra `cuda` or `tpu` installs. It prints the memory that XLA plans for
+the step of the VOC recipe; with `--out` it writes the compiled programs, too: which
+kernels run, in which layouts, and what the loops repeat.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from benchmarks import training
-from benchmarks.trainer import in_precision, matmul_precision
+from benchmarks.trainer import MATMUL_PRECISIONS, in_precision, matmul_precision
 from frcnn_jax import distributed
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.models.parameters import abstract_detector
@@ -56,12 +56,6 @@ _TOPOLOGIES: dict[str, Callable[[], topologies.TopologyDescription]] = {
     ),
     "tpu": lambda: topologies.get_topology_desc("v5e:2x2", "tpu"),
 }
-# Without a driver to ask, without a GPU to try kernels on, without a host of TPUs.
-_ENVIRONMENT = {
-    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
-    "XLA_FLAGS": "--xla_gpu_autotune_level=0",
-    "TPU_SKIP_MDS_QUERY": "1",
-}
 
 
 def main() -> None:
@@ -72,15 +66,21 @@ def main() -> None:
     parser.add_argument("--canvas", type=int, nargs=2, default=(608, 1008))
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 8])
     parser.add_argument(
-        "--precisions", nargs="+", default=["tf32", "bfloat16"], help="or float32"
+        "--precisions",
+        nargs="+",
+        default=["tf32", "bfloat16"],
+        choices=MATMUL_PRECISIONS,
     )
     parser.add_argument("--out", type=Path, help="folder for the programs")
     args = parser.parse_args()
-    os.environ |= _ENVIRONMENT
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there is no driver
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # nor a TPU host's metadata
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0"  # no GPU to time
     try:
         device = _TOPOLOGIES[args.platform]().devices[0]
     except (NotImplementedError, RuntimeError) as error:
-        sys.exit(f"no compiler for {args.platform}: {error}; see --help")
+        sys.exit(f"no compiler for {args.platform}: {error}; install that extra")
     height, width = args.canvas
     print(f"{device.device_kind}, jax {jax.__version__}, {height} x {width}\n")
     print("| precision | batch | MiB | compiled in, s |\n|---|---:|---:|---:|")
@@ -104,9 +104,9 @@ def _compile(
     """Compiles the step from the shapes of its arguments."""
     mesh = Mesh([device], (distributed.DATA_AXIS,))
     model = in_precision(ModelConfig(), precision)
-    step, start = training.make_step(model, mesh)
+    step, init = training.make_step(model, mesh)
     _, shapes = abstract_detector(model, training.NUM_CLASSES)
-    state = distributed.replicated_shapes(jax.eval_shape(start, shapes), mesh)
+    state = distributed.replicated_shapes(jax.eval_shape(init, shapes), mesh)
     batch = batch_shapes(batch_size, canvas, training.MAX_BOXES, mesh)
     with matmul_precision(precision):
         return step.lower(state, batch).compile()
