@@ -22,7 +22,7 @@ from benchmarks.trainer import MATMUL_PRECISIONS, in_precision, matmul_precision
 from frcnn_jax import distributed
 from frcnn_jax.config import ModelConfig
 from frcnn_jax.models.parameters import abstract_detector
-from frcnn_jax.training.compilation import batch_shapes
+from frcnn_jax.training.compilation import compile_steps
 
 # As XLA describes an H200 to its compiler.
 _H200 = """
@@ -81,6 +81,8 @@ def main() -> None:
         device = _TOPOLOGIES[args.platform]().devices[0]
     except (NotImplementedError, RuntimeError) as error:
         sys.exit(f"no compiler for {args.platform}: {error}; install that extra")
+    if args.out:
+        args.out.mkdir(exist_ok=True, parents=True)
     height, width = args.canvas
     print(f"{device.device_kind}, jax {jax.__version__}, {height} x {width}\n")
     print("| precision | batch | MiB | compiled in, s |\n|---|---:|---:|---:|")
@@ -93,7 +95,6 @@ def main() -> None:
             row = f"| {precision} | {batch_size} | {memory:,.0f} | {seconds:.0f} |"
             print(row, flush=True)
             if args.out:
-                args.out.mkdir(exist_ok=True, parents=True)
                 name = f"{args.platform}-{height}x{width}-{precision}-{batch_size}.hlo"
                 (args.out / name).write_text(step.as_text())
 
@@ -107,9 +108,15 @@ def _compile(
     step, init = training.make_step(model, mesh)
     _, shapes = abstract_detector(model, training.NUM_CLASSES)
     state = distributed.replicated_shapes(jax.eval_shape(init, shapes), mesh)
-    batch = batch_shapes(batch_size, canvas, training.MAX_BOXES, mesh)
     with matmul_precision(precision):
-        return step.lower(state, batch).compile()
+        return compile_steps(
+            step,
+            state,
+            mesh,
+            canvases=[canvas],
+            batch_size=batch_size,
+            max_objects=training.MAX_BOXES,
+        )[canvas]
 
 
 if __name__ == "__main__":
