@@ -35,7 +35,8 @@ def training_flops(
 
     The gradient of a layer's kernel takes the same number as the layer, and so does
     that of its input. Frozen blocks have neither, and the first layer above them needs
-    the former only.
+    the former only. The region proposal network computes all anchors once, and the
+    sampled ones again, with the gradient.
     """
     total, is_first = 0.0, True
     for index, block in enumerate(_backbone(config, canvas)):
@@ -45,8 +46,10 @@ def training_flops(
             else:
                 total += (2 if is_first else 3) * layer
                 is_first = False
-    num_rois = config.proposal_targets.num_samples
-    return total + 3 * (_rpn(config, canvas) + _head(config, num_classes, num_rois))
+    total += _rpn(config, _map_cells(canvas))
+    sampled = _rpn(config, config.anchor_targets.num_samples)
+    head = _head(config, num_classes, config.proposal_targets.num_samples)
+    return total + 3 * (sampled + head)
 
 
 def detection_flops(
@@ -55,7 +58,7 @@ def detection_flops(
     """Counts those of detection, for one image."""
     backbone = sum(map(sum, _backbone(config, canvas)))
     head = _head(config, num_classes, config.proposals.post_nms_test)
-    return backbone + _rpn(config, canvas) + head
+    return backbone + _rpn(config, _map_cells(canvas)) + head
 
 
 def _backbone(config: ModelConfig, canvas: tuple[int, int]) -> list[list[float]]:
@@ -70,10 +73,10 @@ def _backbone(config: ModelConfig, canvas: tuple[int, int]) -> list[list[float]]
     return counts
 
 
-def _rpn(config: ModelConfig, canvas: tuple[int, int]) -> float:
+def _rpn(config: ModelConfig, num_cells: int) -> float:
     num_anchors = len(config.anchor_scales) * len(config.anchor_ratios)
     per_cell = 9 * _features(config) + 6 * num_anchors
-    return 2 * _cells(canvas, len(BLOCKS) - 1) * per_cell * config.rpn_channels
+    return 2 * num_cells * per_cell * config.rpn_channels
 
 
 def _head(config: ModelConfig, num_classes: int, num_rois: int) -> float:
@@ -81,6 +84,10 @@ def _head(config: ModelConfig, num_classes: int, num_rois: int) -> float:
     outputs = 5 * (num_classes + 1)
     channels = config.head_channels
     return 2 * num_rois * channels * (pooled + channels + outputs)
+
+
+def _map_cells(canvas: tuple[int, int]) -> int:
+    return _cells(canvas, len(BLOCKS) - 1)
 
 
 def _cells(canvas: tuple[int, int], num_halvings: int) -> int:

@@ -141,7 +141,10 @@ def _without_layers(inputs, keys, batch: Batch):
             logits, deltas = inputs["head"]
             return logits + pooled.sum(axis=(1, 2, 3))[:, None], deltas
 
-        detector.head = head
+        def sampled(features, anchors):
+            return (x[jnp.arange(1)[:, None], anchors] for x in inputs["rpn"])
+
+        detector.head, detector.rpn.at = head, sampled
         losses, stats = detector.losses(
             keys, outputs, batch.boxes, batch.labels, batch.box_mask
         )

@@ -47,9 +47,12 @@ class TrainingStages(NamedTuple):
 
     anchors: Array  #: [B, N, 4]
     anchor_targets: ops.AnchorTargets  #: of N anchors an image
+    sampled_anchors: Array  #: [B, S] int32: all with a label of 0 or 1, filled up
     proposals: ops.Proposals  #: P an image
     proposal_targets: ops.ProposalTargets  #: of R sampled RoIs an image
     pooled: Array  #: [B, R, 7, 7, C]
+    rpn_logits: Array  #: [B, S, 2] of the sampled anchors
+    rpn_deltas: Array  #: [B, S, 4]
     roi_logits: Array  #: [B, R, L + 1]
     roi_deltas: Array  #: [B, R, L + 1, 4], normalized
 
@@ -167,7 +170,7 @@ class FasterRCNN(nnx.Module):
           The losses and what they were computed from, arrays of [B].
         """
         stages = self.stages(keys, outputs, gt_boxes, gt_labels, gt_mask)
-        return jax.vmap(self._image_losses)(stages, outputs, gt_boxes, gt_mask)
+        return jax.vmap(self._image_losses)(stages, gt_boxes, gt_mask)
 
     def detect(self, outputs: DenseOutputs) -> ops.Detections:
         """Finds the objects of every image.
@@ -214,16 +217,16 @@ class FasterRCNN(nnx.Module):
           Everything that the losses are computed from.
         """
         keys = jax.vmap(split_key, (0, None))(keys, 3)
-        sampled = jax.vmap(self._image_samples)(
+        samples = jax.vmap(self._image_samples)(
             keys[:, :2], outputs, gt_boxes, gt_labels, gt_mask
         )
+        _, _, sampled_anchors, _, _, pooled = samples
+        rpn_outputs = self.rpn.at(outputs.features, sampled_anchors)
         # All images' RoIs are the rows of one product for each layer.
-        pooled = sampled[-1]
         logits, deltas = self.head(pooled.reshape(-1, *pooled.shape[2:]), keys[:, 2])
         rois = pooled.shape[:2]
-        return TrainingStages._make(
-            (*sampled, logits.reshape(*rois, -1), deltas.reshape(*rois, -1, 4))
-        )
+        roi_outputs = logits.reshape(*rois, -1), deltas.reshape(*rois, -1, 4)
+        return TrainingStages._make((*samples, *rpn_outputs, *roi_outputs))
 
     def _image_samples(
         self,
@@ -233,7 +236,7 @@ class FasterRCNN(nnx.Module):
         gt_labels: Int[Array, " m"],
         gt_mask: Bool[Array, " m"],
     ) -> tuple[Any, ...]:
-        """Computes the stages of one image before the head, `pooled` the last."""
+        """Computes the stages of one image up to `pooled`."""
         anchors = self._anchors(outputs)
         options = self.config.proposals
         # Stage 1: the region proposal network learns from sampled anchors.
@@ -245,6 +248,9 @@ class FasterRCNN(nnx.Module):
             outputs.image_sizes,
             **vars(self.config.anchor_targets),
         )
+        num_samples = min(self.config.anchor_targets.num_samples, len(anchors))
+        is_sampled = (anchor_targets.labels >= 0).astype(jnp.int32)
+        _, sampled_anchors = jax.lax.top_k(is_sampled, num_samples)
         # Stage 2: the head learns from sampled proposals.
         proposals = self._propose(
             outputs, anchors, options.pre_nms_train, options.post_nms_train
@@ -259,21 +265,20 @@ class FasterRCNN(nnx.Module):
             **vars(self.config.proposal_targets),
         )
         pooled = self._pool(outputs, targets.rois)
-        return anchors, anchor_targets, proposals, targets, pooled
+        return anchors, anchor_targets, sampled_anchors, proposals, targets, pooled
 
     def _image_losses(
         self,
         stages: TrainingStages,
-        outputs: DenseOutputs,
         gt_boxes: Float[Array, "m 4"],
         gt_mask: Bool[Array, " m"],
     ) -> tuple[Losses, SamplingStats]:
         """Computes the losses of one image."""
         options = self.config.losses
         rpn_losses = ops.rpn_loss(
-            outputs.logits,
-            outputs.deltas,
-            stages.anchor_targets,
+            stages.rpn_logits,
+            stages.rpn_deltas,
+            jax.tree.map(lambda x: x[stages.sampled_anchors], stages.anchor_targets),
             beta=options.rpn_beta,
             normalizer=options.normalizer,
             localization_weight=options.localization_weight,

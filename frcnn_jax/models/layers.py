@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -36,7 +37,9 @@ def convolve(
     products give the same sums: for each tap of the kernel, the features, shifted by
     the tap, times the gradient. Other platforms keep XLA's own.
 
-    With MIN_CHANNELS output channels or more it is differentiable in reverse mode only,
+    Features of the kernel's size, without padding, are rows of one matrix product, as
+    XLA would compute most of their gradient from zeros. Otherwise, with MIN_CHANNELS
+    output channels or more, it is differentiable in reverse mode only,
     also twice: `jax.hessian` works as `jax.jacfwd(jax.jacrev(...))` does, but under
     `jax.jvp` JAX raises a TypeError about a "custom_vjp function".
 
@@ -58,6 +61,9 @@ def convolve(
     def plain(x: Array, kernel: Array) -> Array:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
+    if x.shape[1:3] == kernel.shape[:2] and not np.any(padding):
+        taps = (1, 2, 3), (0, 1, 2)
+        return jax.lax.dot_general(x, kernel, (taps, ((), ())))[:, None, None]
     if kernel.shape[-1] < MIN_CHANNELS:
         return plain(x, kernel)
 

@@ -40,6 +40,7 @@ def gradients(convolution, x, kernel, padding, cotangent):
         ((3, 1, 1, 2), (3, 3), "SAME"),
         ((1, 7, 10, 3), (3, 2), "VALID"),
         ((1, 6, 5, 3), (1, 1), "SAME"),
+        ((4, 3, 2, 5), (3, 2), "VALID"),
         ((1, 6, 5, 3), (5, 3), ((4, 0), (1, 2))),
     ],
 )
