@@ -46,8 +46,10 @@ def training_flops(
             else:
                 total += (2 if is_first else 3) * layer
                 is_first = False
-    total += _rpn(config, _map_cells(canvas))
-    sampled = _rpn(config, config.anchor_targets.num_samples)
+    num_cells = _map_cells(canvas)
+    num_anchors = num_cells * _anchors_per_cell(config)
+    total += _rpn(config, num_cells)
+    sampled = _rpn(config, min(config.anchor_targets.num_samples, num_anchors))
     head = _head(config, num_classes, config.proposal_targets.num_samples)
     return total + 3 * (sampled + head)
 
@@ -74,8 +76,7 @@ def _backbone(config: ModelConfig, canvas: tuple[int, int]) -> list[list[float]]
 
 
 def _rpn(config: ModelConfig, num_cells: int) -> float:
-    num_anchors = len(config.anchor_scales) * len(config.anchor_ratios)
-    per_cell = 9 * _features(config) + 6 * num_anchors
+    per_cell = 9 * _features(config) + 6 * _anchors_per_cell(config)
     return 2 * num_cells * per_cell * config.rpn_channels
 
 
@@ -84,6 +85,10 @@ def _head(config: ModelConfig, num_classes: int, num_rois: int) -> float:
     outputs = 5 * (num_classes + 1)
     channels = config.head_channels
     return 2 * num_rois * channels * (pooled + channels + outputs)
+
+
+def _anchors_per_cell(config: ModelConfig) -> int:
+    return len(config.anchor_scales) * len(config.anchor_ratios)
 
 
 def _map_cells(canvas: tuple[int, int]) -> int:

@@ -142,7 +142,7 @@ def _without_layers(inputs, keys, batch: Batch):
             return logits + pooled.sum(axis=(1, 2, 3))[:, None], deltas
 
         def sampled(features, anchors):
-            return (x[jnp.arange(1)[:, None], anchors] for x in inputs["rpn"])
+            return (x[:, anchors[0]] for x in inputs["rpn"])
 
         detector.head, detector.rpn.at = head, sampled
         losses, stats = detector.losses(

@@ -47,7 +47,7 @@ class TrainingStages(NamedTuple):
 
     anchors: Array  #: [B, N, 4]
     anchor_targets: ops.AnchorTargets  #: of N anchors an image
-    sampled_anchors: Array  #: [B, S] int32: all with a label of 0 or 1, filled up
+    sampled_anchors: Array  #: [B, S] int32 indices, those labeled 0 or 1 first
     proposals: ops.Proposals  #: P an image
     proposal_targets: ops.ProposalTargets  #: of R sampled RoIs an image
     pooled: Array  #: [B, R, 7, 7, C]
@@ -220,13 +220,20 @@ class FasterRCNN(nnx.Module):
         samples = jax.vmap(self._image_samples)(
             keys[:, :2], outputs, gt_boxes, gt_labels, gt_mask
         )
-        _, _, sampled_anchors, _, _, pooled = samples
-        rpn_outputs = self.rpn.at(outputs.features, sampled_anchors)
+        rpn_logits, rpn_deltas = self.rpn.at(
+            outputs.features, samples["sampled_anchors"]
+        )
         # All images' RoIs are the rows of one product for each layer.
+        pooled = samples["pooled"]
         logits, deltas = self.head(pooled.reshape(-1, *pooled.shape[2:]), keys[:, 2])
         rois = pooled.shape[:2]
-        roi_outputs = logits.reshape(*rois, -1), deltas.reshape(*rois, -1, 4)
-        return TrainingStages._make((*samples, *rpn_outputs, *roi_outputs))
+        return TrainingStages(
+            **samples,
+            rpn_logits=rpn_logits,
+            rpn_deltas=rpn_deltas,
+            roi_logits=logits.reshape(*rois, -1),
+            roi_deltas=deltas.reshape(*rois, -1, 4),
+        )
 
     def _image_samples(
         self,
@@ -235,7 +242,7 @@ class FasterRCNN(nnx.Module):
         gt_boxes: Float[Array, "m 4"],
         gt_labels: Int[Array, " m"],
         gt_mask: Bool[Array, " m"],
-    ) -> tuple[Any, ...]:
+    ) -> dict[str, Any]:
         """Computes the stages of one image up to `pooled`."""
         anchors = self._anchors(outputs)
         options = self.config.proposals
@@ -264,8 +271,14 @@ class FasterRCNN(nnx.Module):
             gt_mask,
             **vars(self.config.proposal_targets),
         )
-        pooled = self._pool(outputs, targets.rois)
-        return anchors, anchor_targets, sampled_anchors, proposals, targets, pooled
+        return {
+            "anchors": anchors,
+            "anchor_targets": anchor_targets,
+            "sampled_anchors": sampled_anchors,
+            "proposals": proposals,
+            "proposal_targets": targets,
+            "pooled": self._pool(outputs, targets.rois),
+        }
 
     def _image_losses(
         self,

@@ -30,18 +30,21 @@ def convolve(
     padding: str | Sequence[tuple[int, int]],
     **options: Any,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Convolves with stride 1, with a kernel gradient that is fast on the CPU.
+    """Convolves with a kernel gradient that is fast on the CPU.
+
+    Strides and dilations are 1, and the channels are one group.
 
     For use as `nnx.Conv(..., conv_general_dilated=convolve)`. XLA's gradient for the
     kernel takes 3 to 6 times as long as the convolution on the CPU. A few matrix
     products give the same sums: for each tap of the kernel, the features, shifted by
     the tap, times the gradient. Other platforms keep XLA's own.
 
-    Features of the kernel's size, without padding, are rows of one matrix product, as
-    XLA would compute most of their gradient from zeros. Otherwise, with MIN_CHANNELS
-    output channels or more, it is differentiable in reverse mode only,
-    also twice: `jax.hessian` works as `jax.jacfwd(jax.jacrev(...))` does, but under
-    `jax.jvp` JAX raises a TypeError about a "custom_vjp function".
+    Features as large as the kernel, without padding, take one matrix product on every
+    platform: XLA's gradient of the features would multiply mostly zeros.
+
+    Otherwise, with MIN_CHANNELS output channels or more, it is differentiable in
+    reverse mode only, also twice: `jax.hessian` works as `jax.jacfwd(jax.jacrev(...))`
+    does, but under `jax.jvp` JAX raises a TypeError about a "custom_vjp function".
 
     Args:
       x: [B, H, W, I] features.
@@ -62,8 +65,14 @@ def convolve(
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
     if x.shape[1:3] == kernel.shape[:2] and not np.any(padding):
-        taps = (1, 2, 3), (0, 1, 2)
-        return jax.lax.dot_general(x, kernel, (taps, ((), ())))[:, None, None]
+        product = jax.lax.dot_general(
+            x,
+            kernel,
+            (((1, 2, 3), (0, 1, 2)), ((), ())),
+            precision=options.get("precision"),
+            preferred_element_type=options.get("preferred_element_type"),
+        )
+        return product[:, None, None]
     if kernel.shape[-1] < MIN_CHANNELS:
         return plain(x, kernel)
 

@@ -79,8 +79,8 @@ class RPN(nnx.Module):
     ) -> tuple[Float[Array, "b s 2"], Float[Array, "b s 4"]]:
         """Computes scores and deltas of some anchors, each from its 3 x 3 cells.
 
-        Only sampled anchors have a loss. Its gradient costs less from here than from
-        `__call__`, where it takes every cell into account.
+        Only sampled anchors have a loss. Its gradient passes through their cells alone
+        here, which costs less than from `__call__` if the map has many more cells.
 
         Args:
           features: [B, H, W, C] feature maps.
@@ -89,9 +89,11 @@ class RPN(nnx.Module):
         Returns:
           logits [B, S, 2] and deltas [B, S, 4], what `__call__` computes for them.
         """
+        # The patches overlap, so that their gradients are added up: in float32.
+        padded = _pad(features.astype(jnp.float32))
         cells, slots = jnp.divmod(anchors, self.score.out_features // 2)
         y, x = jnp.divmod(cells, features.shape[2])
-        patches = jax.vmap(jax.vmap(_patch, (None, 0, 0)))(_pad(features), y, x)
+        patches = jax.vmap(jax.vmap(_patch, (None, 0, 0)))(padded, y, x)
         logits, deltas = self._outputs(patches.reshape(-1, *patches.shape[2:]))
         chosen = jnp.arange(slots.size), slots.reshape(-1)
         return (
@@ -102,6 +104,7 @@ class RPN(nnx.Module):
     def _outputs(
         self, padded: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, "b n 2"], Float[Array, "b n 4"]]:
+        """Runs the layers on padded maps, or on patches of 3 x 3 cells."""
         x = self.activation(self.conv(padded))
         batch_size = x.shape[0]
         logits = self.score(x).reshape(batch_size, -1, 2)

@@ -65,6 +65,20 @@ def test_the_gradients_equal_xlas(shape, kernel_size, padding, block_cells):
         np.testing.assert_array_equal(value, other)
 
 
+def test_features_as_large_as_the_kernel_keep_precision_and_type():
+    x = jnp.ones((2, 3, 3, 4), jnp.bfloat16)
+    kernel = jnp.ones((3, 3, 4, 5), jnp.bfloat16)
+    convolve = functools.partial(
+        layers.convolve,
+        strides=(1, 1),
+        padding="VALID",
+        precision="highest",
+        preferred_element_type=jnp.float32,
+    )
+    assert "HIGHEST" in str(jax.make_jaxpr(convolve)(x, kernel))
+    assert convolve(x, kernel).dtype == jnp.float32
+
+
 @each_platform
 def test_only_the_cpu_takes_the_kernel_gradient_by_products(platform):
     x = jax.ShapeDtypeStruct((1, 8, 8, 4), jnp.float32)
