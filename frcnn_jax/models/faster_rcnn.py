@@ -255,9 +255,6 @@ class FasterRCNN(nnx.Module):
             outputs.image_sizes,
             **vars(self.config.anchor_targets),
         )
-        num_samples = min(self.config.anchor_targets.num_samples, len(anchors))
-        is_sampled = (anchor_targets.labels >= 0).astype(jnp.int32)
-        _, sampled_anchors = jax.lax.top_k(is_sampled, num_samples)
         # Stage 2: the head learns from sampled proposals.
         proposals = self._propose(
             outputs, anchors, options.pre_nms_train, options.post_nms_train
@@ -274,7 +271,9 @@ class FasterRCNN(nnx.Module):
         return {
             "anchors": anchors,
             "anchor_targets": anchor_targets,
-            "sampled_anchors": sampled_anchors,
+            "sampled_anchors": _labeled_first(
+                anchor_targets.labels, self.config.anchor_targets.num_samples
+            ),
             "proposals": proposals,
             "proposal_targets": targets,
             "pooled": self._pool(outputs, targets.rois),
@@ -426,6 +425,12 @@ def image_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Key[Array, " b
 
 def _identity(x: Array) -> Array:
     return x
+
+
+def _labeled_first(labels: Int[Array, " n"], count: int) -> Int[Array, " s"]:
+    """Finds the labels of 0 or 1, at most `count`; others fill up the slots."""
+    is_labeled = (labels >= 0).astype(jnp.int32)
+    return jax.lax.top_k(is_labeled, min(count, len(labels)))[1]
 
 
 def _count(mask: Bool[Array, " n"]) -> Int[Array, ""]:

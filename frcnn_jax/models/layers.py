@@ -65,14 +65,7 @@ def convolve(
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
     if x.shape[1:3] == kernel.shape[:2] and not np.any(padding):
-        product = jax.lax.dot_general(
-            x,
-            kernel,
-            (((1, 2, 3), (0, 1, 2)), ((), ())),
-            precision=options.get("precision"),
-            preferred_element_type=options.get("preferred_element_type"),
-        )
-        return product[:, None, None]
+        return _single_product(x, kernel, **options)
     if kernel.shape[-1] < MIN_CHANNELS:
         return plain(x, kernel)
 
@@ -227,6 +220,17 @@ def promote_products(arrays: T, /, *, dtype: Any = None, **_: Any) -> T:
     inputs, kernel, bias = arrays
     products = jnp.asarray(inputs, dtype), jnp.asarray(kernel, dtype), bias
     return typing.cast(T, products)
+
+
+def _single_product(x, kernel, precision=None, preferred_element_type=None, **_):
+    product = jax.lax.dot_general(
+        x,
+        kernel,
+        (((1, 2, 3), (0, 1, 2)), ((), ())),
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    return product[:, None, None]
 
 
 def _kernel_gradient(x, kernel, gradient, padding):
