@@ -119,4 +119,5 @@ def _patch(
     padded: Float[Array, "h w c"], y: Int[Array, ""], x: Int[Array, ""]
 ) -> Float[Array, "3 3 c"]:
     """Cuts out cell (y, x) of the features with its neighbors."""
-    return jax.lax.dynamic_slice(padded, (y, x, 0), (3, 3, padded.shape[2]))
+    start = y, x, jnp.zeros_like(y)  # a plain 0 is int64 under jax_enable_x64
+    return jax.lax.dynamic_slice(padded, start, (3, 3, padded.shape[2]))
