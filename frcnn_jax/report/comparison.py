@@ -7,7 +7,11 @@ import numpy as np
 from frcnn_jax.evaluation import voc
 from frcnn_jax.evaluation.bootstrap import bootstrap
 from frcnn_jax.evaluation.evaluated_split import EvaluatedSplit
-from frcnn_jax.evaluation.ranking import mean_over_classes, weighted_average_precision
+from frcnn_jax.evaluation.ranking import (
+    Ranking,
+    mean_over_classes,
+    weighted_average_precision,
+)
 from frcnn_jax.report.findings import Finding
 from frcnn_jax.report.runs import ReportedRun
 
@@ -32,9 +36,11 @@ def _compare(first: ReportedRun, other: ReportedRun) -> Finding:
         text = f"{other.name} and {first.name} were not evaluated on the same objects."
         return Finding(text, "headline")
 
+    rankings = [voc.rank(*split.compared) for split in (old, new)]
+
     def difference(weights: np.ndarray) -> np.ndarray:
         """Computes [1, B] gains, in points."""
-        before, after = (_mean_precision(split, weights) for split in (old, new))
+        before, after = (_mean_precision(each, weights) for each in rankings)
         return 100.0 * (after - before)[None]
 
     num_images = len(old.annotations)
@@ -53,10 +59,10 @@ def _compare(first: ReportedRun, other: ReportedRun) -> Finding:
     )
 
 
-def _mean_precision(split: EvaluatedSplit, weights: np.ndarray) -> np.ndarray:
+def _mean_precision(rankings: list[Ranking], weights: np.ndarray) -> np.ndarray:
     each = [
         weighted_average_precision(ranking, weights, voc.RECALL_POINTS)
-        for ranking in voc.rank(*split.compared)
+        for ranking in rankings
     ]
     return mean_over_classes(np.stack(each))
 
