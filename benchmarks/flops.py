@@ -35,8 +35,7 @@ def training_flops(
 
     The gradient of a layer's kernel takes the same number as the layer, and so does
     that of its input. Frozen blocks have neither, and the first layer above them needs
-    the former only. The region proposal network computes all anchors once, and the
-    sampled ones again, with the gradient.
+    the former only.
     """
     total, is_first = 0.0, True
     for index, block in enumerate(_backbone(config, canvas)):
@@ -46,12 +45,8 @@ def training_flops(
             else:
                 total += (2 if is_first else 3) * layer
                 is_first = False
-    num_cells = _map_cells(canvas)
-    num_anchors = num_cells * _anchors_per_cell(config)
-    total += _rpn(config, num_cells)
-    sampled = _rpn(config, min(config.anchor_targets.num_samples, num_anchors))
-    head = _head(config, num_classes, config.proposal_targets.num_samples)
-    return total + 3 * (sampled + head)
+    num_rois = config.proposal_targets.num_samples
+    return total + 3 * (_rpn(config, canvas) + _head(config, num_classes, num_rois))
 
 
 def detection_flops(
@@ -60,7 +55,7 @@ def detection_flops(
     """Counts those of detection, for one image."""
     backbone = sum(map(sum, _backbone(config, canvas)))
     head = _head(config, num_classes, config.proposals.post_nms_test)
-    return backbone + _rpn(config, _map_cells(canvas)) + head
+    return backbone + _rpn(config, canvas) + head
 
 
 def _backbone(config: ModelConfig, canvas: tuple[int, int]) -> list[list[float]]:
@@ -75,9 +70,10 @@ def _backbone(config: ModelConfig, canvas: tuple[int, int]) -> list[list[float]]
     return counts
 
 
-def _rpn(config: ModelConfig, num_cells: int) -> float:
-    per_cell = 9 * _features(config) + 6 * _anchors_per_cell(config)
-    return 2 * num_cells * per_cell * config.rpn_channels
+def _rpn(config: ModelConfig, canvas: tuple[int, int]) -> float:
+    num_anchors = len(config.anchor_scales) * len(config.anchor_ratios)
+    per_cell = 9 * _features(config) + 6 * num_anchors
+    return 2 * _cells(canvas, len(BLOCKS) - 1) * per_cell * config.rpn_channels
 
 
 def _head(config: ModelConfig, num_classes: int, num_rois: int) -> float:
@@ -85,14 +81,6 @@ def _head(config: ModelConfig, num_classes: int, num_rois: int) -> float:
     outputs = 5 * (num_classes + 1)
     channels = config.head_channels
     return 2 * num_rois * channels * (pooled + channels + outputs)
-
-
-def _anchors_per_cell(config: ModelConfig) -> int:
-    return len(config.anchor_scales) * len(config.anchor_ratios)
-
-
-def _map_cells(canvas: tuple[int, int]) -> int:
-    return _cells(canvas, len(BLOCKS) - 1)
 
 
 def _cells(canvas: tuple[int, int], num_halvings: int) -> int:

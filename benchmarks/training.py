@@ -141,10 +141,7 @@ def _without_layers(inputs, keys, batch: Batch):
             logits, deltas = inputs["head"]
             return logits + pooled.sum(axis=(1, 2, 3))[:, None], deltas
 
-        def sampled(features, anchors):
-            return (x[:, anchors[0]] for x in inputs["rpn"])
-
-        detector.head, detector.rpn.at = head, sampled
+        detector.head = head
         losses, stats = detector.losses(
             keys, outputs, batch.boxes, batch.labels, batch.box_mask
         )

@@ -47,12 +47,9 @@ class TrainingStages(NamedTuple):
 
     anchors: Array  #: [B, N, 4]
     anchor_targets: ops.AnchorTargets  #: of N anchors an image
-    sampled_anchors: Array  #: [B, S] int32 indices, those labeled 0 or 1 first
     proposals: ops.Proposals  #: P an image
     proposal_targets: ops.ProposalTargets  #: of R sampled RoIs an image
     pooled: Array  #: [B, R, 7, 7, C]
-    rpn_logits: Array  #: [B, S, 2] of the sampled anchors
-    rpn_deltas: Array  #: [B, S, 4]
     roi_logits: Array  #: [B, R, L + 1]
     roi_deltas: Array  #: [B, R, L + 1, 4], normalized
 
@@ -170,7 +167,7 @@ class FasterRCNN(nnx.Module):
           The losses and what they were computed from, arrays of [B].
         """
         stages = self.stages(keys, outputs, gt_boxes, gt_labels, gt_mask)
-        return jax.vmap(self._image_losses)(stages, gt_boxes, gt_mask)
+        return jax.vmap(self._image_losses)(stages, outputs, gt_boxes, gt_mask)
 
     def detect(self, outputs: DenseOutputs) -> ops.Detections:
         """Finds the objects of every image.
@@ -217,22 +214,15 @@ class FasterRCNN(nnx.Module):
           Everything that the losses are computed from.
         """
         keys = jax.vmap(split_key, (0, None))(keys, 3)
-        samples = jax.vmap(self._image_samples)(
+        sampled = jax.vmap(self._image_samples)(
             keys[:, :2], outputs, gt_boxes, gt_labels, gt_mask
         )
-        rpn_logits, rpn_deltas = self.rpn.at(
-            outputs.features, samples["sampled_anchors"]
-        )
         # All images' RoIs are the rows of one product for each layer.
-        pooled = samples["pooled"]
+        pooled = sampled[-1]
         logits, deltas = self.head(pooled.reshape(-1, *pooled.shape[2:]), keys[:, 2])
         rois = pooled.shape[:2]
-        return TrainingStages(
-            **samples,
-            rpn_logits=rpn_logits,
-            rpn_deltas=rpn_deltas,
-            roi_logits=logits.reshape(*rois, -1),
-            roi_deltas=deltas.reshape(*rois, -1, 4),
+        return TrainingStages._make(
+            (*sampled, logits.reshape(*rois, -1), deltas.reshape(*rois, -1, 4))
         )
 
     def _image_samples(
@@ -242,8 +232,8 @@ class FasterRCNN(nnx.Module):
         gt_boxes: Float[Array, "m 4"],
         gt_labels: Int[Array, " m"],
         gt_mask: Bool[Array, " m"],
-    ) -> dict[str, Any]:
-        """Computes the stages of one image up to `pooled`."""
+    ) -> tuple[Any, ...]:
+        """Computes the stages of one image before the head, `pooled` the last."""
         anchors = self._anchors(outputs)
         options = self.config.proposals
         # Stage 1: the region proposal network learns from sampled anchors.
@@ -268,29 +258,22 @@ class FasterRCNN(nnx.Module):
             gt_mask,
             **vars(self.config.proposal_targets),
         )
-        return {
-            "anchors": anchors,
-            "anchor_targets": anchor_targets,
-            "sampled_anchors": _labeled_first(
-                anchor_targets.labels, self.config.anchor_targets.num_samples
-            ),
-            "proposals": proposals,
-            "proposal_targets": targets,
-            "pooled": self._pool(outputs, targets.rois),
-        }
+        pooled = self._pool(outputs, targets.rois)
+        return anchors, anchor_targets, proposals, targets, pooled
 
     def _image_losses(
         self,
         stages: TrainingStages,
+        outputs: DenseOutputs,
         gt_boxes: Float[Array, "m 4"],
         gt_mask: Bool[Array, " m"],
     ) -> tuple[Losses, SamplingStats]:
         """Computes the losses of one image."""
         options = self.config.losses
         rpn_losses = ops.rpn_loss(
-            stages.rpn_logits,
-            stages.rpn_deltas,
-            jax.tree.map(lambda x: x[stages.sampled_anchors], stages.anchor_targets),
+            outputs.logits,
+            outputs.deltas,
+            stages.anchor_targets,
             beta=options.rpn_beta,
             normalizer=options.normalizer,
             localization_weight=options.localization_weight,
@@ -425,12 +408,6 @@ def image_keys(key: Key[Array, ""], indices: Int[Array, " b"]) -> Key[Array, " b
 
 def _identity(x: Array) -> Array:
     return x
-
-
-def _labeled_first(labels: Int[Array, " n"], count: int) -> Int[Array, " s"]:
-    """Finds the labels of 0 or 1, at most `count`; others fill up the slots."""
-    is_labeled = (labels >= 0).astype(jnp.int32)
-    return jax.lax.top_k(is_labeled, min(count, len(labels)))[1]
 
 
 def _count(mask: Bool[Array, " n"]) -> Int[Array, ""]:

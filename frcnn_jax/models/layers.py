@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -30,21 +29,16 @@ def convolve(
     padding: str | Sequence[tuple[int, int]],
     **options: Any,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Convolves with a kernel gradient that is fast on the CPU.
-
-    Strides and dilations are 1, and the channels are one group.
+    """Convolves with stride 1, with a kernel gradient that is fast on the CPU.
 
     For use as `nnx.Conv(..., conv_general_dilated=convolve)`. XLA's gradient for the
     kernel takes 3 to 6 times as long as the convolution on the CPU. A few matrix
     products give the same sums: for each tap of the kernel, the features, shifted by
     the tap, times the gradient. Other platforms keep XLA's own.
 
-    Features as large as the kernel, without padding, take one matrix product on every
-    platform: XLA's gradient of the features would multiply mostly zeros.
-
-    Otherwise, with MIN_CHANNELS output channels or more, it is differentiable in
-    reverse mode only, also twice: `jax.hessian` works as `jax.jacfwd(jax.jacrev(...))`
-    does, but under `jax.jvp` JAX raises a TypeError about a "custom_vjp function".
+    With MIN_CHANNELS output channels or more it is differentiable in reverse mode only,
+    also twice: `jax.hessian` works as `jax.jacfwd(jax.jacrev(...))` does, but under
+    `jax.jvp` JAX raises a TypeError about a "custom_vjp function".
 
     Args:
       x: [B, H, W, I] features.
@@ -64,8 +58,6 @@ def convolve(
     def plain(x: Array, kernel: Array) -> Array:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
-    if x.shape[1:3] == kernel.shape[:2] and not np.any(padding):
-        return _single_product(x, kernel, **options)
     if kernel.shape[-1] < MIN_CHANNELS:
         return plain(x, kernel)
 
@@ -220,17 +212,6 @@ def promote_products(arrays: T, /, *, dtype: Any = None, **_: Any) -> T:
     inputs, kernel, bias = arrays
     products = jnp.asarray(inputs, dtype), jnp.asarray(kernel, dtype), bias
     return typing.cast(T, products)
-
-
-def _single_product(x, kernel, precision=None, preferred_element_type=None, **_):
-    product = jax.lax.dot_general(
-        x,
-        kernel,
-        (((1, 2, 3), (0, 1, 2)), ((), ())),
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
-    return product[:, None, None]
 
 
 def _kernel_gradient(x, kernel, gradient, padding):

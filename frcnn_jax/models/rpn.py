@@ -3,12 +3,11 @@
 import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from frcnn_jax.models.layers import convolve, promote_products
 
@@ -43,7 +42,6 @@ class RPN(nnx.Module):
             in_channels,
             channels,
             (3, 3),
-            padding="VALID",  # of features that are padded already
             kernel_init=init,
             dtype=compute_dtype,
             promote_dtype=promote_products,
@@ -72,52 +70,7 @@ class RPN(nnx.Module):
         Returns:
           logits [B, N, 2] of (background, object) and deltas [B, N, 4].
         """
-        return self._outputs(_pad(features))
-
-    def at(
-        self, features: Float[Array, "b h w c"], anchors: Int[Array, "b s"]
-    ) -> tuple[Float[Array, "b s 2"], Float[Array, "b s 4"]]:
-        """Computes scores and deltas of some anchors, each from its 3 x 3 cells.
-
-        Only sampled anchors have a loss. Its gradient passes through their cells alone
-        here, which costs less than from `__call__` if the map has many more cells.
-
-        Args:
-          features: [B, H, W, C] feature maps.
-          anchors: [B, S] indices of anchors, from 0 to N - 1.
-
-        Returns:
-          logits [B, S, 2] and deltas [B, S, 4], what `__call__` computes for them.
-        """
-        # The patches overlap, so that their gradients are added up: in float32.
-        padded = _pad(features.astype(jnp.float32))
-        cells, slots = jnp.divmod(anchors, self.score.out_features // 2)
-        y, x = jnp.divmod(cells, features.shape[2])
-        patches = jax.vmap(jax.vmap(_patch, (None, 0, 0)))(padded, y, x)
-        logits, deltas = self._outputs(patches.reshape(-1, *patches.shape[2:]))
-        chosen = jnp.arange(slots.size), slots.reshape(-1)
-        return (
-            logits[chosen].reshape(*anchors.shape, 2),
-            deltas[chosen].reshape(*anchors.shape, 4),
-        )
-
-    def _outputs(
-        self, padded: Float[Array, "b h w c"]
-    ) -> tuple[Float[Array, "b n 2"], Float[Array, "b n 4"]]:
-        """Runs the layers on padded maps, or on patches of 3 x 3 cells."""
-        x = self.activation(self.conv(padded))
+        x = self.activation(self.conv(features))
         batch_size = x.shape[0]
         logits = self.score(x).reshape(batch_size, -1, 2)
         return logits, self.delta(x).reshape(batch_size, -1, 4)
-
-
-def _pad(features: Float[Array, "b h w c"]) -> Float[Array, "b h+2 w+2 c"]:
-    return jnp.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def _patch(
-    padded: Float[Array, "h w c"], y: Int[Array, ""], x: Int[Array, ""]
-) -> Float[Array, "3 3 c"]:
-    """Cuts out cell (y, x) of the features with its neighbors."""
-    start = y, x, jnp.zeros_like(y)  # a plain 0 is int64 under jax_enable_x64
-    return jax.lax.dynamic_slice(padded, start, (3, 3, padded.shape[2]))

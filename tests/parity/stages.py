@@ -85,10 +85,7 @@ def run(graphdef, params, batch) -> tuple[Stages, Losses, dict]:
 
 @contextlib.contextmanager
 def recorded_activations(model):
-    """Collects what comes out of every ReLU, in order.
-
-    They are 13 maps, the RPN's map, the RPN at the sampled anchors, fc6 and fc7.
-    """
+    """Collects what comes out of every ReLU, in order: 13 maps, the RPN, fc6, fc7."""
     activations = []
 
     def recorded(function):
@@ -114,10 +111,8 @@ def to_stages(model, outputs, stages, activations) -> Stages:
     names = [f"extractor.{layer}" for layer in CONVOLUTIONS]
     names += ["rpn.conv1", "head.classifier.0", "head.classifier.2"]
     # The head's have no axis of one image.
-    *maps, sampled, fc6, fc7 = activations
-    maps = [x[0] for x in maps]
-    maps[-1] = _differentiated(maps[-1], sampled, stages.sampled_anchors // 9)
-    named = dict(zip(names, [*maps, fc6, fc7], strict=True))
+    maps = [x[0] for x in activations[: len(CONVOLUTIONS) + 1]]
+    named = dict(zip(names, maps + activations[len(maps) :], strict=True))
     by_probability = model.config.proposals.rank_by == "probability"
     scores = jax.nn.softmax(outputs.logits) if by_probability else outputs.logits
     boxes = ops.decode_boxes(stages.anchors, outputs.deltas)
@@ -135,12 +130,6 @@ def to_stages(model, outputs, stages, activations) -> Stages:
         roi_logits=stages.roi_logits,
         roi_deltas=stages.roi_deltas,
     )
-
-
-def _differentiated(rpn_map, sampled, cells):
-    """Puts what the RPN computed again, to be differentiated, into its map."""
-    flat = rpn_map.reshape(-1, rpn_map.shape[-1])
-    return flat.at[cells].set(sampled[:, 0, 0]).reshape(rpn_map.shape)
 
 
 def cut_padding(stages, image_size) -> Stages:
