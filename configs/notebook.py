@@ -1,7 +1,7 @@
 """The walk-through notebook's numbers, exactly; docs/recipes.md has what differs.
 
 Images of 800 x 800 pixels, 22,500 anchors. It is for comparison, not for the best
-results: `voc07_vgg16.py` is the recipe that reaches the published accuracy.
+results: those are published for the recipe of `voc07_vgg16.py`.
 """
 
 from frcnn_jax.config import (

@@ -1,7 +1,7 @@
-"""The recipe of 70 mAP on PASCAL VOC 2007, of py-faster-rcnn and its successors.
+"""The recipe of py-faster-rcnn and its successors, published with 70 mAP on VOC 2007.
 
-70,000 updates on one image each, trained on trainval and evaluated on test. It reaches
-that figure from ImageNet's VGG16 only: give `--model.pretrained`.
+70,000 updates on one image each, trained on trainval and evaluated on test, from
+ImageNet's VGG16: give `--model.pretrained`.
 
 Its three canvases, the defaults, have 0.55 million pixels an image on VOC 2007, where a
 single one of 1008 x 1008 would have 1.02 and the images themselves have 0.50.

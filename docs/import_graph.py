@@ -54,7 +54,7 @@ def read_edges() -> dict[str, set[str]]:
     """Reads which parts each part imports."""
     edges: dict[str, set[str]] = {part: set() for part in PLACES}
     for path in PACKAGE.rglob("*.py"):
-        if part_of(path) not in PLACES:  # a command by itself
+        if part_of(path) not in PLACES:  # a command, or detections
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:

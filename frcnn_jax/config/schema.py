@@ -103,7 +103,7 @@ class DataConfig(Resizing, path="data"):
     skip_empty_images: bool = False
     """Leave out images without objects, or with difficult ones only."""
     limit: Annotated[int | None, COUNT] = None
-    """Images to take of every split, the first ones; by default all."""
+    """Use only the first images of every split, this many; all by default."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded (every image is read once at start; a
     drawn one is never broken)."""
@@ -309,8 +309,8 @@ class ModelConfig(Section, path="model"):
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in; parameters, losses, boxes and NMS are float32."""
     pretrained: str = ""
-    """Weights to start from: a file, hf://OWNER/NAME, https://... or a published
-    detector, e.g. chainercv:voc07 (docs/weights.md); random if empty."""
+    """Weights to start from: a run directory, a file, hf://OWNER/NAME, https://... or a
+    published detector, e.g. chainercv:voc07 (docs/weights.md); random if empty."""
     proposals: ProposalConfig = ProposalConfig()
     anchor_targets: AnchorTargetConfig = AnchorTargetConfig()
     proposal_targets: ProposalTargetConfig = ProposalTargetConfig()
@@ -359,7 +359,7 @@ class OptimizerConfig(Section, path="optimizer"):
     boundaries: Annotated[tuple[int | float, ...], POSITIVE] = ()
     """When the learning rate drops, in boundary_unit."""
     boundary_unit: Literal["steps", "epochs"] = "steps"
-    """What boundaries count."""
+    """Unit of boundaries."""
     decay_factor: Annotated[float, Range(1e-9, 1)] = 0.1
     """What each drop multiplies the learning rate by."""
     warmup_steps: Annotated[int, Range(0, 2**31 - 1)] = 0

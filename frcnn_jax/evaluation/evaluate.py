@@ -56,8 +56,12 @@ from frcnn_jax.models.faster_rcnn import image_keys
 from frcnn_jax.models.parameters import Params, abstract_detector, parameter_shapes
 from frcnn_jax.models.vgg16 import STRIDE
 from frcnn_jax.visualization.detections import draw_detections
-from frcnn_jax.weights.checkpoints import BEST_METRIC, find_step, list_steps
-from frcnn_jax.weights.importing import read_weights
+from frcnn_jax.weights.checkpoints import (
+    BEST_METRIC,
+    find_step,
+    list_steps,
+    read_source,
+)
 from frcnn_jax.weights.record import Weights, resolve_preprocessing
 from frcnn_jax.weights.report import describe
 
@@ -136,7 +140,7 @@ def evaluate_pretrained(config: Config, split: str | None = None) -> dict[str, A
         source = open_source(config.data, split or config.data.test_split)
         if not config.model.pretrained:
             raise UserError("model.pretrained is empty, expected a detector's weights")
-        weights = read_weights(config.model.pretrained)
+        weights = read_source(config.model.pretrained)
         model = resolve_preprocessing(config.model, weights)
         config = dataclasses.replace(config, model=model)
         detector = _detector_for(weights, config, source)
@@ -380,8 +384,7 @@ def _detector_for(weights: Weights, config: Config, source: Source) -> Detector:
     """Builds the detector of a config from weights that must be whole."""
     spec = make_spec(config.model, config.data, source.class_names)
     detector = Detector.from_weights(dataclasses.replace(weights, spec=spec))
-    name = f"{weights.source}, SHA-256 {weights.sha256}"
-    detector = dataclasses.replace(detector, source=name)
+    detector = dataclasses.replace(detector, source=weights.source + weights.note)
     if weights.spec is not None and weights.spec.class_names:
         check_classes(weights.source, weights.spec.class_names, source)
     shapes = parameter_shapes(detector.params)

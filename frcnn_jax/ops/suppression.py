@@ -214,9 +214,9 @@ def _select(boxes, scores, candidate, *, tile_size, iou_threshold, max_outputs):
             num_ranked,
             kept,
             count,
-            tile_size,
-            iou_threshold,
-            max_outputs,
+            tile_size=tile_size,
+            iou_threshold=iou_threshold,
+            max_outputs=max_outputs,
         )
         is_ranked = jnp.arange(round_size) < num_ranked
         left = left.at[order].set(left[order] & ~is_ranked)
@@ -249,7 +249,7 @@ def _rank(scores, left, count):
 
 
 def _select_tile_by_tile(
-    ranked, num_ranked, kept, count, tile_size, iou_threshold, max_outputs
+    ranked, num_ranked, kept, count, *, tile_size, iou_threshold, max_outputs
 ):
     """Runs over tiles until max_outputs are kept or the ranked boxes are spent."""
 

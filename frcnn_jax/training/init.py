@@ -22,7 +22,7 @@ from frcnn_jax.models.parameters import (
     unflatten,
 )
 from frcnn_jax.models.vgg16 import BLOCKS
-from frcnn_jax.weights.importing import read_weights
+from frcnn_jax.weights.checkpoints import read_source
 from frcnn_jax.weights.record import resolve_preprocessing, select_matching
 from frcnn_jax.weights.report import describe
 
@@ -50,7 +50,7 @@ def init_params(config: Config, source: Source) -> tuple[Config, Params]:
     if not config.model.pretrained:
         _warn_of_random_frozen_layers(config.model, {})
         return config, random_params(config.model, num_classes, config.seed)
-    weights = read_weights(config.model.pretrained)
+    weights = read_source(config.model.pretrained)
     model = resolve_preprocessing(config.model, weights)
     config = dataclasses.replace(config, model=model)
     graphdef, shapes = abstract_detector(model, num_classes)

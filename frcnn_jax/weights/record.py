@@ -21,7 +21,7 @@ class Weights:
 
     source: str  # path or address
     layout: str  # title of the project's layout, or OWN_FORMAT
-    sha256: str  # of the file
+    sha256: str  # of the file; empty for a checkpoint
     arrays: Mapping[str, np.ndarray]  # "backbone.conv1_1.kernel": ...
     unknown: tuple[str, ...]  # arrays of the file that are not used
     preprocessing: Preprocessing | None  # None: the file does not say
@@ -36,6 +36,11 @@ class Weights:
             digest.update(f"{name} {array.shape}".encode())
             digest.update(array.astype("<f4").tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def note(self) -> str:
+        """What distinguishes the file from others of its name."""
+        return self.sha256 and f", SHA-256 {self.sha256}"
 
     @property
     def model_fields(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def describe(
         names = ", ".join(weights.spec.class_names) or "not named"
         classes = [f"  classes: {names}"]
     return [
-        f"{weights.source}: {weights.layout}, SHA-256 {weights.sha256}",
+        f"{weights.source}: {weights.layout}{weights.note}",
         *known,
         f"  loaded: {_layers(loaded) or 'nothing'}",
         f"  skipped: {_layers([*skipped, *weights.unknown]) or 'nothing'}",

@@ -1,6 +1,7 @@
 """Configs: their checks, the files, the command line."""
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from frcnn_jax.config import (
     ModelConfig,
     OptimizerConfig,
     ProposalConfig,
-    schema,
 )
 from frcnn_jax.config.loading import (
     config_from_dict,
@@ -25,6 +25,7 @@ from frcnn_jax.config.loading import (
 from frcnn_jax.data import transforms
 from frcnn_jax.data.loader import evaluation_batches
 from frcnn_jax.errors import UserError
+from tests.helpers.fields import fields
 from tests.helpers.sized import SizedSource
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -188,13 +189,10 @@ def test_help_tells_the_unit_of_a_field(capsys):
 
 
 def test_every_field_has_a_help_text():
-    sections = [Config, DataConfig, ModelConfig, OptimizerConfig, ProposalConfig]
-    for section in sections:
-        lines = Path(schema.__file__).read_text()
-        for field in dataclasses.fields(section):
-            if not dataclasses.is_dataclass(field.default):
-                _, _, after = lines.partition(f"    {field.name}: ")
-                assert after.split("\n")[1].startswith('    """'), field.name
+    for field in fields():
+        lines = "".join(map(inspect.getsource, field.section.__mro__[:-1]))
+        _, _, after = lines.partition(f"\n    {field.path.rpartition('.')[2]}: ")
+        assert after.split("\n")[1].startswith('    """'), field.path
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,17 @@ def test_a_second_column_and_blank_lines_of_a_split_are_ignored(pets):
     assert [item.image_id for item in source.annotations] == ["b", "a"]
 
 
-def test_png_and_jpeg_suffixes_are_accepted(voc_folder, voc_object):
-    for image_id, suffix in [("a", ".png"), ("b", ".jpeg"), ("c", ".JPG")]:
+def test_other_suffixes_are_accepted(voc_folder, voc_object):
+    for image_id, suffix in [
+        ("a", ".png"),
+        ("b", ".jpeg"),
+        ("c", ".JPG"),
+        ("d", ".ppm"),
+    ]:
         voc_folder.add(image_id, [voc_object("x", 1, 1, 9, 9)], suffix=suffix)
-    voc_folder.split("all", ["a", "b", "c"])
+    voc_folder.split("all", ["a", "b", "c", "d"])
     source = open_voc(voc_folder.root, "all")
-    assert source.read_image(0).shape == source.read_image(2).shape == (60, 80, 3)
+    assert all(source.read_image(index).shape == (60, 80, 3) for index in range(4))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1"])

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from frcnn_jax.config import ResumeConfig
 from frcnn_jax.data.loader import TrainLoader
 from frcnn_jax.errors import UserError
 from frcnn_jax.models import Losses
@@ -213,8 +212,7 @@ def test_bad_image_is_named_counted_and_skipped_until_there_are_too_many(
     assert Path(weights.source).name == str(STEPS_PER_EPOCH)
     assert all(np.isfinite(x).all() for x in weights.arrays.values())
 
-    resume = ResumeConfig(allow_changes=True)
-    train.train(dataclasses.replace(config, max_bad_steps=3, resume=resume))
+    train.train(dataclasses.replace(config, max_bad_steps=3))
     assert read_rows(tmp_path, "bad_steps") == rows
     metrics = read_rows(tmp_path, "metrics")
     assert [row["step"] for row in metrics] == [4, 8, 12]

@@ -119,16 +119,20 @@ def test_evaluation_on_demand_equals_that_after_training(run):
     assert (folder / "evaluation.json").exists()
 
 
-def test_exported_detector_evaluates_as_its_run(run, tmp_path):
+@pytest.mark.parametrize("is_exported", [False, True])
+def test_pretrained_detector_evaluates_as_its_run(run, tmp_path, is_exported):
     folder, evaluation = run
-    convert.export(str(folder), tmp_path / "detector.safetensors", "frcnn_jax")
-    pretrained = str(tmp_path / "detector.safetensors")
+    pretrained, name = str(folder), f"{folder}/checkpoints/{tiny.CONFIG.num_steps}"
+    if is_exported:
+        pretrained = str(tmp_path / "detector.safetensors")
+        convert.export(str(folder), Path(pretrained), "frcnn_jax")
+        name = f"{pretrained}, SHA-256 "
     model = dataclasses.replace(tiny.MODEL, pretrained=pretrained)
     config = config_in(tmp_path / "evaluation", model=model)
     again = evaluate.evaluate_pretrained(config)
     assert all(again[name] == evaluation[name] for name in FIGURES)
     assert again["step"] is None
-    assert again["detector"].startswith(f"{pretrained}, SHA-256 ")
+    assert again["detector"].startswith(name)
     assert (tmp_path / "evaluation" / "evaluation.json").exists()
 
 

@@ -13,7 +13,10 @@ from typing import Any
 from frcnn_jax.data.records import abbreviate
 from frcnn_jax.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".jp2", ".j2k"),
+)
 
 # No picture is larger; float32 still holds it.
 MAX_NUMBER = 1e9
