@@ -106,8 +106,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
       UserError: if `path` exists and is not an empty folder, or cannot be written.
     """
-    if path.is_symlink():  # which a folder cannot replace
-        path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(path))  # a folder cannot replace a link, or "."
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path}: exists already, expected a new or empty folder")
     if not path.parent.is_dir():

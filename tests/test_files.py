@@ -55,6 +55,13 @@ def test_a_link_to_a_new_or_empty_folder_stays_a_link(exists, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
 
 
+def test_the_current_folder_is_filled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with new_folder(Path(".")) as folder:
+        (folder / "a").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_link_to_a_full_folder_is_refused(tmp_path):
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "a").touch()

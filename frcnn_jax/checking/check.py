@@ -79,9 +79,7 @@ def check(config: Config) -> DataCheck:
     """
     data = config.data
     splits = scan(data)
-    statistics = {
-        split.name: describe(split, data, data.max_objects) for split in splits
-    }
+    statistics = {split.name: describe(split, data) for split in splits}
     anchors = compare_anchors(splits[0].source, data, config.model)
     return DataCheck(
         config=config,

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from frcnn_jax.checking.check import DataCheck
-from frcnn_jax.checking.problems import KINDS, Problem
+from frcnn_jax.checking.problems import KINDS, UNREADABLE, Problem
 from frcnn_jax.checking.scan import ScannedSplit
 from frcnn_jax.checking.suspects import Suspect
 from frcnn_jax.data.records import Annotation
@@ -51,7 +51,7 @@ def show_problems(check: DataCheck, *, is_wrong: bool) -> list[Group]:
         examples: list[Example] = []
         others: list[str] = []
         for problem in problems:
-            can_be_drawn = problem.image and kind != "broken image"
+            can_be_drawn = problem.image and kind not in UNREADABLE
             if can_be_drawn and len(examples) < _MAX_PICTURES:
                 examples.append(Example(_draw(check, problem), str(problem)))
             else:

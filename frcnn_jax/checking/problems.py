@@ -18,6 +18,7 @@ from frcnn_jax.data.transforms import choose_canvas
 # may be intended. Problems of images that the config does not use are only notes.
 KINDS = {
     "broken image": ("training stops at it", True),
+    "skipped image": ("is broken, and training leaves it out", False),
     "dropped box": ("is ignored in training and evaluation", True),
     "clipped box": ("is cut at the edges of its image", True),
     "other size": ("the boxes may be those of an image of another size", True),
@@ -30,6 +31,7 @@ KINDS = {
     "repeated image": ("has the pixels of another one", False),
     "similar image": ("is nearly the same as another one", False),
 }
+UNREADABLE = ("broken image", "skipped image")
 
 
 class Place(NamedTuple):
@@ -57,7 +59,7 @@ class Problem:
         """Describes the problem in one line."""
         if self.image is None:
             return f"{self.split}: {self.text}"
-        if self.kind == "broken image":  # The reason names the file.
+        if self.kind in UNREADABLE:  # the reason names the file
             return f"{self.image.image_id} ({self.split}): {self.text}"
         text = f"{self.image.image_id} ({self.split}) {self.text}"
         if self.box is not None:
@@ -83,7 +85,7 @@ def find_problems(splits: Sequence[ScannedSplit], data: DataConfig) -> list[Prob
       data: how images are resized, the canvases, and room for how many objects.
     """
     found = [
-        *itertools.chain.from_iterable(_check_images(split) for split in splits),
+        *itertools.chain.from_iterable(_check_images(split, data) for split in splits),
         *itertools.chain.from_iterable(_check_room(split, data) for split in splits),
         *_check_use(splits),
         *_find_duplicates(splits),
@@ -91,9 +93,10 @@ def find_problems(splits: Sequence[ScannedSplit], data: DataConfig) -> list[Prob
     return sorted(found, key=lambda problem: list(KINDS).index(problem.kind))
 
 
-def _check_images(split: ScannedSplit) -> Iterator[Problem]:
+def _check_images(split: ScannedSplit, data: DataConfig) -> Iterator[Problem]:
     for image, reason in split.broken.items():
-        yield _problem(split, "broken image", image, reason)
+        kind = "skipped image" if data.skip_broken else "broken image"
+        yield _problem(split, kind, image, reason)
     for bad in split.bad_boxes:
         kind = "dropped box" if bad.is_dropped else "clipped box"
         text = f"has a box of {split.raw.class_names[bad.label]} that {bad.reason}"
@@ -109,8 +112,7 @@ def _check_room(split: ScannedSplit, data: DataConfig) -> Iterator[Problem]:
     """Checks that images and objects fit into batches, if they are used."""
     if not split.uses:
         return
-    if "train" not in split.uses:
-        data = data.without_augmentation()
+    data = split.as_used(data)
     for image, annotation in zip(split.selected, split.source.annotations, strict=True):
         num_objects = int((~annotation.difficult).sum())
         if num_objects > data.max_objects:

@@ -31,6 +31,10 @@ class ScannedSplit:
     source: Source  # what the config selects of the good images and boxes
     selected: list[int]  # the images of `source`
 
+    def as_used(self, data: DataConfig) -> DataConfig:
+        """Returns a config without augmentation, unless the split is trained on."""
+        return data if "train" in self.uses else data.without_augmentation()
+
 
 class _Readable(NamedTuple):
     annotation: Annotation
@@ -63,7 +67,7 @@ def _scan_split(
     name: str, uses: tuple[str, ...], raw: RawSource, data: DataConfig
 ) -> ScannedSplit:
     num_images = len(raw)
-    if data.limit is not None and not data.skip_empty_images:
+    if data.limit and not (data.skip_empty_images or data.skip_broken):
         num_images = min(num_images, data.limit)
     scanned = _scan_images(name, raw, num_images)
     broken = {i: each for i, each in enumerate(scanned) if isinstance(each, str)}

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frcnn_jax.checking.scan import ScannedSplit
-from frcnn_jax.config import Resizing
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.augmentation import largest_size
 from frcnn_jax.data.records import Annotation
 from frcnn_jax.data.transforms import choose_canvas, resized_size_of
 
@@ -44,15 +45,13 @@ def measure(annotations: Sequence[Annotation]) -> Objects:
     )
 
 
-def describe(
-    split: ScannedSplit, resizing: Resizing, max_objects: int
-) -> dict[str, Any]:
+def describe(split: ScannedSplit, data: DataConfig) -> dict[str, Any]:
     """Describes the images and objects that a config takes of a split.
 
     Args:
       split: after all of it has been read.
-      resizing: how its images are resized, and the canvases.
-      max_objects: how many objects of an image a batch has room for.
+      data: how images are resized and augmented, the canvases, and room for how many
+        objects.
 
     Returns:
       Numbers, as a JSON file has them.
@@ -73,7 +72,7 @@ def describe(
         "num_clipped": sum(not bad.is_dropped for bad in bad_boxes),
         "num_clipped_by_a_pixel": _count_clipped_by_a_pixel(split.annotations),
         "num_beyond_max_objects": int(
-            np.maximum(objects.counts - max_objects, 0).sum()
+            np.maximum(objects.counts - data.max_objects, 0).sum()
         ),
         "objects_per_image": _spread(objects.counts),
         "image_height": _spread(heights),
@@ -83,7 +82,7 @@ def describe(
             name: _describe_class(objects, label)
             for label, name in enumerate(split.source.class_names)
         },
-        "canvases": _describe_canvases(annotations, resizing),
+        "canvases": _describe_canvases(annotations, split.as_used(data)),
     }
 
 
@@ -107,17 +106,16 @@ def _count_clipped_by_a_pixel(annotations: Sequence[Annotation]) -> int:
 
 
 def _describe_canvases(
-    annotations: Sequence[Annotation], resizing: Resizing
+    annotations: Sequence[Annotation], data: DataConfig
 ) -> dict[str, Any]:
     """Counts the images of each canvas, and computes its share of padding."""
-    rows = {canvas: [0, 0] for canvas in resizing.canvases}  # images, their pixels
+    rows = {canvas: [0, 0] for canvas in data.canvases}  # images, their pixels
     for annotation in annotations:
-        size = resized_size_of(annotation.image_size, resizing)
-        index = choose_canvas(size, resizing.canvases)
+        index = choose_canvas(largest_size(annotation.image_size, data), data.canvases)
         if index is not None:
-            row = rows[resizing.canvases[index]]
+            row = rows[data.canvases[index]]
             row[0] += 1
-            row[1] += math.prod(size)
+            row[1] += math.prod(resized_size_of(annotation.image_size, data))
     return {
         f"{canvas[0]}x{canvas[1]}": {
             "num_images": num_images,

@@ -89,7 +89,9 @@ def recalls(best_iou: np.ndarray, iou_thresholds: np.ndarray) -> np.ndarray:
     """
     if not best_iou.shape[-1]:
         return np.full((*best_iou.shape[:-1], len(iou_thresholds)), np.nan)
-    return (best_iou[..., None] >= iou_thresholds).mean(axis=-2)
+    # 0.7 in float32 is not 0.7 in float64.
+    thresholds = np.asarray(iou_thresholds, best_iou.dtype)
+    return (best_iou[..., None] >= thresholds).mean(axis=-2)
 
 
 def _sides(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

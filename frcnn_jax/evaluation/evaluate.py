@@ -105,16 +105,18 @@ def evaluate_run(
     config = read_config(work_dir / "config.json")
     distributed.start_processes(config.distributed)
     distributed.enable_compilation_cache(config.compilation_cache)
-    source = open_source(config.data, split or config.data.test_split)
-    step = find_step(work_dir, step)
+    with distributed.raise_on_all_processes():
+        source = open_source(config.data, split or config.data.test_split)
+        step = find_step(work_dir, step)
     detector = Detector.load(work_dir, step)
-    check_preprocessing(
-        detector.source,
-        detector.spec.model.preprocessing,
-        config.model.preprocessing,
-        f"{work_dir}/config.json",
-    )
-    check_classes(detector.source, detector.class_names, source)
+    with distributed.raise_on_all_processes():
+        check_preprocessing(
+            detector.source,
+            detector.spec.model.preprocessing,
+            config.model.preprocessing,
+            f"{work_dir}/config.json",
+        )
+        check_classes(detector.source, detector.class_names, source)
     return evaluate(detector, source, config, work_dir, split=split, step=step)
 
 

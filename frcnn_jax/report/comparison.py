@@ -35,7 +35,6 @@ def _compare(first: ReportedRun, other: ReportedRun) -> Finding:
     if old is None or new is None or not _have_same_objects(old, new):
         text = f"{other.name} and {first.name} were not evaluated on the same objects."
         return Finding(text, "headline")
-
     rankings = [voc.rank(*split.compared) for split in (old, new)]
 
     def difference(weights: np.ndarray) -> np.ndarray:
@@ -45,6 +44,9 @@ def _compare(first: ReportedRun, other: ReportedRun) -> Finding:
 
     num_images = len(old.annotations)
     gain = difference(np.ones((1, num_images), int)).item()
+    if np.isnan(gain):
+        text = f"{other.name} and {first.name} were evaluated without objects."
+        return Finding(text, "headline")
     low, high = bootstrap(difference, num_images, num_resamples=NUM_RESAMPLES)[0]
     if low > 0.0 or high < 0.0:
         verdict = "more than the choice of images explains"
@@ -68,11 +70,5 @@ def _mean_precision(rankings: list[Ranking], weights: np.ndarray) -> np.ndarray:
 
 
 def _have_same_objects(split: EvaluatedSplit, other: EvaluatedSplit) -> bool:
-    if split.class_names != other.class_names:
-        return False
-    if len(split.annotations) != len(other.annotations):
-        return False
-    return all(
-        ours.image_id == theirs.image_id and np.array_equal(ours.boxes, theirs.boxes)
-        for ours, theirs in zip(split.annotations, other.annotations, strict=True)
-    )
+    same_data = split.fingerprints.get("data") == other.fingerprints.get("data")
+    return same_data and split.class_names == other.class_names

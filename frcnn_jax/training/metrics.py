@@ -55,9 +55,12 @@ class MetricsAccumulator:
         self._start_window()
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint stores; JSON can hold it."""
+        """Returns what a checkpoint stores; JSON can hold it.
+
+        It is written in the background, so that later steps must not change it.
+        """
         self._fetch()
-        return {"window": self._window, "epoch": self._epoch}
+        return {"window": list(self._window), "epoch": list(self._epoch)}
 
     def restore(self, state: dict[str, Any], num_bad_steps: int) -> None:
         """Continues from where `state` was taken.

@@ -286,7 +286,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
 
 
 def finish(run: Run, state: TrainState) -> dict[str, Any] | None:
-    """Plots, evaluates the test split and reports, unless SIGTERM ended the run.
+    """Evaluates the test split, plots and reports, unless SIGTERM ended the run.
 
     Args:
       run: the run.
@@ -300,14 +300,21 @@ def finish(run: Run, state: TrainState) -> dict[str, Any] | None:
             work_dir,
         )
         return None
-    if distributed.is_main_process():
-        with os_errors_as_user_errors(work_dir / "losses.png"):
-            plot_metrics(work_dir / "metrics.jsonl", work_dir / "losses.png")
     detector = Detector(run.spec, evaluated_params(state), str(work_dir))
     evaluation = evaluate(detector, run.splits.test, run.config, work_dir, step=step)
     if distributed.is_main_process():
+        _plot(work_dir / "metrics.jsonl", work_dir / "losses.png")
         write_report([work_dir])
     return evaluation
+
+
+def _plot(metrics: Path, output: Path) -> None:
+    """Plots the log; warns if there is none, as the results do not depend on it."""
+    try:
+        with os_errors_as_user_errors(output):
+            plot_metrics(metrics, output)
+    except UserError as error:
+        _logger.warning("no %s: %s", output.name, error)
 
 
 def _is_due(step: int, every: int, config: Config) -> bool:

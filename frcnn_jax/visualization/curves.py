@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from frcnn_jax.errors import UserError
+from frcnn_jax.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +61,8 @@ def plot_metrics(metrics_path: str | Path, output_path: str | Path) -> None:
         axes.grid(alpha=0.3)
     figure.align_ylabels()
     is_validated = any(f"validation_{name}" in curves for name in losses)
-    title = "mean at the end" + is_validated * " (validation: in brackets, dashed)"
-    figure.legend(title=title, loc="outside upper center", ncols=2)
+    note = " (validation: in brackets, dashed)" if is_validated else ""
+    figure.legend(title=f"mean at the end{note}", loc="outside upper center", ncols=2)
     figure.savefig(output_path, format="png")
 
 
@@ -81,10 +81,10 @@ def _plot_losses(axes: "Axes", names: list[str], curves: dict[str, Curve]) -> No
         label = f"{name.replace('_', ' ')}: {smooth[-1]:.3g}"
         lowest = min(lowest, smooth.min())
         if f"validation_{name}" in curves:
-            steps_there, there = curves[f"validation_{name}"]
-            axes.plot(steps_there, there, ".--", color=color, linewidth=1.0)
-            label += f" ({there[-1]:.3g})"
-            lowest = min(lowest, there.min())
+            validation_steps, losses = curves[f"validation_{name}"]
+            axes.plot(validation_steps, losses, ".--", color=color, linewidth=1.0)
+            label += f" ({losses[-1]:.3g})"
+            lowest = min(lowest, losses.min())
         axes.plot(steps, smooth, color=color, label=label, marker=".", markevery=[-1])
     axes.set(yscale="log", ylabel="loss")
     # One step with hardly any loss would squeeze all that matters together.
@@ -146,14 +146,17 @@ def read_curves(path: Path) -> dict[str, Curve]:
 def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read metrics: {error}") from error
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    lines = text.splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             rows.setdefault(row["step"], {}).update(row)
         except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) and not text.endswith("\n"):
+                break  # cut off by a kill
             raise UserError(
                 f"{path}, line {number}: expected a JSON object with a step, "
                 f"got {line[:80]!r}"

@@ -54,7 +54,9 @@ def describe_detector(spec: DetectorSpec, weights: Weights) -> str:
 
 def _find_evaluation(work_dir: Path, fingerprint: str) -> dict[str, Any]:
     """Finds a detector's evaluation on the test split, or else on another one."""
-    for path in sorted(work_dir.glob("evaluation*.json")):
+    # The test split's file has the shortest name.
+    paths = sorted(work_dir.glob("evaluation*.json"), key=lambda path: len(path.name))
+    for path in paths:
         evaluation = _read_json(path)
         # It may be that of another checkpoint or, without a run, anything.
         if evaluation.get("fingerprints", {}).get("detector") == fingerprint:

@@ -48,6 +48,24 @@ def test_every_broken_image_is_a_mistake_with_its_path(photos, end):
     assert [each["num_broken"] for each in checked.statistics.values()] == [1, 1]
 
 
+def test_a_broken_image_that_training_leaves_out_is_only_noted(photos):
+    photos.image("a", ".png").write_bytes(b"")
+    what, line = the_problem(photos, skip_broken=True, limit=1)
+    assert what == ("skipped image", False, "train", "a")
+    assert f"cannot read image {photos.image('a', '.png')}: " in line
+    checked = check(photos.config(skip_broken=True, limit=1))
+    assert checked.statistics["train"]["num_images"] == 1
+
+
+def test_canvases_are_counted_with_the_room_that_augmentation_needs(photos):
+    config = photos.config(canvases=((64, 96), (96, 96)), rotation_probability=0.5)
+    counts = {
+        split: [row["num_images"] for row in each["canvases"].values()]
+        for split, each in check(config).statistics.items()
+    }
+    assert counts == {"train": [0, 2], "test": [2, 0]}
+
+
 def test_a_data_set_of_broken_images_only_is_checked(photos):
     for name in "abcd":
         photos.image(name, ".png").write_bytes(b"")

@@ -83,6 +83,10 @@ def test_recall_of_proposals_grows_with_their_number():
     assert recalls[0].tolist() == [0.0, 0.0]
     assert recalls[-1].tolist() == [1.0, 0.5]
     assert np.isnan(breakdown.recalls(best[:, :0], np.array([0.5]))).all()
+    assert breakdown.recalls(np.float32([0.7, 0.9]), np.array([0.7, 0.9])).tolist() == [
+        1.0,
+        0.5,
+    ]
     nothing = best_proposal_iou(np.zeros((0, 4)), np.array([SQUARE]))
     assert (nothing == 0.0).all()
 

@@ -40,7 +40,9 @@ def without_objects(split: EvaluatedSplit) -> EvaluatedSplit:
         )
         for each in split.annotations
     ]
-    return splits.evaluated(split.detections, empty, split.class_names)
+    evaluated = splits.evaluated(split.detections, empty, split.class_names)
+    fingerprints = evaluated.fingerprints | {"data": "1" * 16}
+    return dataclasses.replace(evaluated, fingerprints=fingerprints)
 
 
 def write_run(

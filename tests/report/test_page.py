@@ -141,6 +141,15 @@ def test_runs_on_other_images_are_not_compared(run, tmp_path):
     assert "one and empty were not evaluated on the same objects" in text
 
 
+def test_runs_without_objects_are_not_compared(tmp_path):
+    runs = [
+        write_run(tmp_path / name, without_objects(shapes_split(seed)))
+        for seed, name in enumerate(("one", "two"))
+    ]
+    text = write_report(runs).read_text()
+    assert "two and one were evaluated without objects" in text
+
+
 @pytest.mark.parametrize("change", [without_objects, without_detections])
 def test_split_without_objects_or_detections_has_a_report(change, tmp_path):
     run = write_run(tmp_path / "run", change(shapes_split()))
@@ -172,7 +181,7 @@ def test_run_without_evaluation_says_how_to_make_one(tmp_path):
         ("evaluation.npz", "no zip", "evaluation.npz: no evaluated split"),
         ("evaluation.npz", "", "evaluation.npz: no evaluated split"),
         ("config.json", "{", "No config"),
-        ("metrics.jsonl", "{", "No training curves"),
+        ("metrics.jsonl", "{\n", "No training curves"),
     ],
 )
 def test_broken_file_is_named_and_the_rest_is_reported(

@@ -201,6 +201,17 @@ def test_restored_accumulator_reports_the_same_bit_for_bit(last_step):
     )
 
 
+def test_state_is_that_of_its_step_whenever_it_is_written():
+    accumulator = make_accumulator(steps_per_epoch=100)
+    accumulator.add(1, random_metrics(1))
+    state = accumulator.state()
+    saved = to_json(state)
+    for step in (2, 3):
+        accumulator.add(step, random_metrics(step))
+    accumulator.state()
+    assert to_json(state) == saved
+
+
 def hardest_of(*batches):
     """The hardest images of an epoch of these batches of (index, loss)."""
     accumulator = make_accumulator(steps_per_epoch=len(batches))

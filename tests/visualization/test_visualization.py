@@ -13,7 +13,7 @@ from PIL import Image
 from frcnn_jax.data.records import ImageDetections
 from frcnn_jax.errors import UserError
 from frcnn_jax.visualization import drawing
-from frcnn_jax.visualization.curves import plot_metrics
+from frcnn_jax.visualization.curves import plot_metrics, read_curves
 from frcnn_jax.visualization.detections import draw_detections
 
 NAMES = ["cat", "dog"]
@@ -254,16 +254,24 @@ def test_plot_metrics_without_a_learning_rate(tmp_path):
     [
         ("", "got none"),
         ('{"step": 1, "voc07_map": 0.5}\n', "got none"),
-        ('{"step": 1, "loss": 1.0}\n{"step": 2, "lo', r"line 2: .*step"),
+        ('{"step": 1, "loss": 1.0}\n{"step": 2, "lo\n', r"line 2: .*step"),
         ("[1, 2]\n", "line 1"),
+        ('{"step": 1, "loss": 1.0, "\xff": 0}\n', "cannot be read: 'utf-8' codec"),
     ],
 )
 def test_plot_metrics_names_the_file_and_what_is_wrong(tmp_path, text, message):
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text(text)
+    metrics.write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=message) as caught:
         plot_metrics(metrics, tmp_path / "curves.png")
     assert str(metrics) in str(caught.value)
+
+
+def test_a_row_that_a_kill_cut_off_is_left_out(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
+    steps, losses = read_curves(metrics)["loss"]
+    assert (steps.tolist(), losses.tolist()) == ([1], [1.0])
 
 
 def test_plot_metrics_names_a_missing_file(tmp_path):

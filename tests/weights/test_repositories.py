@@ -189,6 +189,14 @@ def test_card_has_the_evaluation_of_another_step_that_is_the_best(run, tmp_path)
     assert "Average precision in percent" in run.generate_model_card().text
 
 
+def test_card_has_the_evaluation_of_the_test_split(run, tmp_path):
+    text = (tmp_path / "run" / "evaluation.json").read_text()
+    on_train = text.replace("0.25", "0.99")
+    (tmp_path / "run" / "evaluation-train.json").write_text(on_train)
+    card = run.generate_model_card().text
+    assert "| all | 18 | 25.0 | - |" in card
+
+
 @pytest.mark.parametrize("change", ["params", "spec"])
 def test_card_has_no_figures_of_another_detector(change, run):
     other = {
