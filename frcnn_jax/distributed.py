@@ -140,7 +140,7 @@ def start_backend() -> None:
     except (RuntimeError, AssertionError) as error:
         platforms = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(
-            f"JAX does not start, with JAX_PLATFORMS={platforms}: {first_line(error)}"
+            f"JAX cannot start (JAX_PLATFORMS={platforms}): {first_line(error)}"
         ) from None
 
 

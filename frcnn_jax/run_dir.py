@@ -23,13 +23,13 @@ from frcnn_jax.files import expand_home, os_errors_as_user_errors
 _LOCK = "run.lock"
 
 # Fields that may differ between the processes of a run.
-_OF_A_PROCESS = (
+_PER_PROCESS = (
     *("work_dir", "compilation_cache", "distributed"),
     *("data.image_cache", "data.image_cache_gigabytes", "data.num_workers"),
 )
 # Fields that change no bit of the parameters after a step, and may change on resume.
-_OF_A_START = (
-    *_OF_A_PROCESS,
+_CHANGEABLE_ON_RESUME = (
+    *_PER_PROCESS,
     *("num_steps", "num_epochs"),
     *("log_every", "log_hardest", "checkpoint_every", "max_to_keep"),
     "max_bad_steps",
@@ -59,7 +59,9 @@ def match_stored_config(config: Config) -> Config:
         model = dataclasses.replace(config.model, **preprocessing)
         config = dataclasses.replace(config, model=model)
     changes = _differences(
-        dataclasses.asdict(stored_config), dataclasses.asdict(config), _OF_A_START
+        dataclasses.asdict(stored_config),
+        dataclasses.asdict(config),
+        _CHANGEABLE_ON_RESUME,
     )
     if changes and not config.resume.allow_changes:
         raise UserError(
@@ -112,7 +114,7 @@ def check_processes(config: Config) -> None:
         where="process 0",
     )
     changes = _differences(
-        dataclasses.asdict(first), dataclasses.asdict(config), _OF_A_PROCESS
+        dataclasses.asdict(first), dataclasses.asdict(config), _PER_PROCESS
     )
     others = distributed.list_flagged(bool(changes))
     if others:
@@ -147,7 +149,7 @@ def _lock(file: IO[str], work_dir: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{work_dir}: another process trains there") from None
+        raise UserError(f"{work_dir}: another process is training there") from None
     except OSError:
         pass  # a file system without locks
 
@@ -165,5 +167,5 @@ def _differences(
         if isinstance(value, dict):
             changes += _differences(old[name], value, ignored, f"{prefix}{name}.")
         elif old[name] != value:
-            changes.append(f"{prefix}{name}: {old[name]} there, {value} now")
+            changes.append(f"{prefix}{name}: {old[name]!r} -> {value!r}")
     return changes

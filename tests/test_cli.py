@@ -148,7 +148,7 @@ def test_device_that_is_not_there_is_one_line_and_code_2(command, tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert "JAX does not start, with JAX_PLATFORMS=nonsense: " in done.stderr
+    assert "JAX cannot start (JAX_PLATFORMS=nonsense): " in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

@@ -98,7 +98,7 @@ def find_suspects(
     rules: tuple[Callable[[_Image], Iterator[Suspect]], ...] = (
         _find_unannotated,
         functools.partial(
-            _find_unfound, found_shares=_found_shares(images, len(class_names))
+            _find_missed, found_shares=_found_shares(images, len(class_names))
         ),
         _find_confused,
     )
@@ -140,7 +140,7 @@ def _find_unannotated(image: _Image) -> Iterator[Suspect]:
             yield image.suspect("no annotation", box, label, score, text)
 
 
-def _find_unfound(image: _Image, found_shares: np.ndarray) -> Iterator[Suspect]:
+def _find_missed(image: _Image, found_shares: np.ndarray) -> Iterator[Suspect]:
     boxes, labels = image.objects
     overlaps = box_iou(boxes, image.found.boxes[image.found.scores >= FAINT])
     for number in np.flatnonzero(np.all(overlaps < _NEAR, axis=1)):

@@ -18,7 +18,7 @@ import dacite
 
 from frcnn_jax.config.ranges import to_tuples
 from frcnn_jax.config.schema import Config
-from frcnn_jax.errors import UserError
+from frcnn_jax.errors import UserError, first_line
 from frcnn_jax.files import replace_text
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ def read_config(path: Path) -> Config:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {first_line(error)}") from None
     return config_from_dict(values, where=str(path))
 
 

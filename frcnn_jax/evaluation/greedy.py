@@ -76,13 +76,14 @@ def match_greedily(
     objects = _take_objects(
         pairs, groups, iou_thresholds, is_ignored=is_outside, is_crowd=truth.difficult
     )
-    alone = ~in_ranges(found.boxes[order], area_ranges)
+    is_detection_outside = ~in_ranges(found.boxes[order], area_ranges)
     # Index -1, no object, finds the row that is added.
-    of_object = np.vstack([is_outside, np.zeros((1, len(area_ranges)), bool)])
-    of_object = of_object[objects, np.arange(len(area_ranges))]
-    return GreedyMatches(
-        order, places, objects, np.where(objects >= 0, of_object, alone[:, None])
+    rows = np.vstack([is_outside, np.zeros((1, len(area_ranges)), bool)])
+    is_object_outside = rows[objects, np.arange(len(area_ranges))]
+    is_ignored = np.where(
+        objects >= 0, is_object_outside, is_detection_outside[:, None]
     )
+    return GreedyMatches(order, places, objects, is_ignored)
 
 
 def _number_groups(images: np.ndarray, labels: np.ndarray) -> np.ndarray:

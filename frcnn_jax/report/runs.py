@@ -111,8 +111,9 @@ def _how_to_evaluate(path: Path, split: str | None, step: int | None) -> str:
     given = {"split": split, "step": step}
     texts = [f"{name} {value}" for name, value in given.items() if value is not None]
     options = "".join(f" --{text}" for text in texts)
+    of = f" of {', '.join(texts)}" if texts else ""
     return (
-        f"No evaluation{' of ' * bool(texts)}{', '.join(texts)}, and so no figures: "
+        f"No evaluation{of}, and so no figures: "
         f"run frcnn evaluate --work-dir {path}{options}."
     )
 

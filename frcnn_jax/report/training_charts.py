@@ -45,11 +45,11 @@ def losses(runs: Sequence[ReportedRun]) -> Markup | None:
 
 
 def _draw_loss(
-    axes: "Axes", run: ReportedRun, name: str, color: str, label: str
+    axes: "Axes", run: ReportedRun, name: str, color: str, text: str
 ) -> None:
     if name in run.curves:
         steps, values = run.curves[name]
-        axes.plot(*_thin(steps, moving_mean(values)), color=color, label=label)
+        axes.plot(*_thin(steps, moving_mean(values)), color=color, label=text)
     if f"validation_{name}" in run.curves:
         axes.plot(*run.curves[f"validation_{name}"], "o--", ms=3, lw=1, color=color)
 

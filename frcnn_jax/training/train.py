@@ -192,7 +192,7 @@ def start(run: Run, params: Params) -> tuple[TrainState, Progress]:
     """
     if checkpoint.exists(Path(run.config.work_dir)):
         raise UserError(
-            f"{run.config.work_dir}: another process has just trained there"
+            f"{run.config.work_dir}: another process has just started a run there"
         )
     data = {"next_batch": 0, "fingerprint": fingerprint(run.splits.train)}
     state = distributed.replicate(_init_state(run, params), run.mesh)

@@ -36,7 +36,7 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
 
     Raises:
       UserError: if there is no such checkpoint, it is damaged, it is of an earlier
-        version, or a step is given of what is no run directory.
+        version, or a step is given for something that is not a run directory.
     """
     if not (path / "params").is_dir():  # not a checkpoint of any version
         path = path / "checkpoints" / str(find_step(path, step))

@@ -37,7 +37,9 @@ def import_file(source: str, output: Path, **options: Any) -> None:
     if weights.layout == OWN_FORMAT:
         raise UserError(f"{source}: is a file of frcnn_jax already")
     if weights.spec is None and options.keys() - {"preprocessing"}:
-        raise UserError(f"{source}: is no detector, expected no classes or anchors")
+        raise UserError(
+            f"{source}: is no detector, so --class-names and --anchor-* do not apply"
+        )
     config = weights.spec.model if weights.spec else ModelConfig()
     config = resolve_preprocessing(config, weights)
     num_classes = len(weights.arrays.get("head.score.bias", [0, 0])) - 1

@@ -166,12 +166,12 @@ def _chainercv(convolution: str) -> Layout:
     )
 
 
-def _keras(*suffixes: *tuple[str, str]) -> Layout:
+def _keras(kernel: str, bias: str) -> Layout:
     return Layout(
         "Keras VGG16",
         _named("block{0}_conv{1}/block{0}_conv{1}")
         | _fully_connected("fc1/fc1", "fc2/fc2", "predictions/predictions"),
-        suffixes=suffixes,
+        suffixes=(kernel, bias),
         output_first=False,
         preprocessing="caffe",
     )

@@ -69,7 +69,7 @@ def find_file(source: str) -> SourceFile:
 def is_repository(path: Path) -> bool:
     """Returns whether a path is a folder like a repository of the hub.
 
-    A run directory is none, even if weights were exported into it.
+    A run directory does not count, even if weights were exported into it.
     """
     return (path / HUB_FILE).is_file() and not (path / "checkpoints").is_dir()
 

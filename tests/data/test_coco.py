@@ -178,13 +178,13 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path, number):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("categories", 1, "id"), 9, r"categories\[1\]\.id is 9, as that of another"),
+        (("categories", 1, "id"), 9, r"categories\[1\]: duplicate id 9"),
         (("categories", 1, "id"), None, r"categories\[1\]\.id is None; expected"),
         (("categories", 1, "name"), "dog", r"categories: .*one class is dog"),
         (("categories", 1, "name"), " ", r"categories: class 0 is ' '; expected a na"),
         (("categories", 1), 5, r"categories\[1\] is 5; expected an object"),
         (("categories",), [], r"categories: no class names"),
-        (("images", 1, "id"), 7, r"images\[1\]\.id is 7, as that of another"),
+        (("images", 1, "id"), 7, r"images\[1\]: duplicate id 7"),
         (("images", 1, "id"), [1], r"images\[1\]\.id is \[1\]; expected"),
         (("images", 1, "file_name"), None, r"images\[1\]\.file_name is None"),
         (

@@ -219,7 +219,7 @@ def test_a_wrong_line_is_named(pets, line, message):
     ("text", "message"),
     [
         ("names: [a", r"cannot read .*data\.yaml: "),
-        ("names: [a, a]", r"data\.yaml: names: more than one class is a"),
+        ("names: [a, a]", r"data\.yaml: names: duplicate class name: a"),
         ("names: [a, '']", r"data\.yaml: names: class 1 is ''; expected a name"),
         ("names: [a, [b]]", r"data\.yaml: names: class 1 is \['b'\]; expected a name"),
         ("names: []", r"data\.yaml: names: no class names"),
@@ -250,7 +250,7 @@ def test_a_wrong_description_is_refused(pets, text, message):
 
 def test_a_split_without_any_labels_is_refused(pets):
     (pets / "labels/train/a.txt").unlink()
-    refuse(pets, r"no labels of an image of split 'train' in ")
+    refuse(pets, r"no label files for split 'train' in ")
 
 
 def test_names_without_labels_are_no_data_set(pets):

@@ -220,7 +220,7 @@ def test_killed_data_worker_ends_the_run_which_goes_on_without(tmp_path):
     ("section", "field", "value", "difference"),
     [
         ("optimizer", "learning_rate", 0.5, "optimizer.learning_rate: 0.001 there"),
-        ("data", "max_objects", 7, "data.max_objects: 6 there, 7 now"),
+        ("data", "max_objects", 7, "data.max_objects: 6 -> 7"),
         ("data", "num_workers", 1, None),
         (None, "log_hardest", True, None),
         (None, "max_to_keep", 1, None),
@@ -249,7 +249,7 @@ def test_allowed_change_is_made_and_stored(whole, tmp_path):
     shutil.copytree(whole, folder)
     data = dataclasses.replace(runs.CONFIG.data, flip_probability=0.25)
     config = runs.config_in(folder, num_steps=7, data=data)
-    assert "data.flip_probability: 0.5 there, 0.25 now" in refuse(config)
+    assert "data.flip_probability: 0.5 -> 0.25" in refuse(config)
     train.train(dataclasses.replace(config, resume=ALLOW))
     assert read_config(folder / "config.json") == config
     assert [row["step"] for row in repeatable_rows(folder)] == ["2", "4", "6", "7"]

@@ -248,7 +248,7 @@ def test_processes_of_different_configs_are_refused(commands, tmp_path):
     for _, errors in end(*processes, code=2):
         assert "process 1 has another config than process 0" in errors
         assert errors.count("\n") == 1
-    assert "seed: 0 there, 1 now" in errors
+    assert "seed: 0 -> 1" in errors
     assert not (commands.folder / "refused").exists()
 
 

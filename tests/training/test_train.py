@@ -165,7 +165,7 @@ def test_evaluation_takes_another_split(run):
 def test_run_of_another_config_is_refused_with_the_changes(run):
     folder, _ = run
     before = (folder / "config.json").read_bytes()
-    with pytest.raises(UserError, match="seed: 0 there, 1 now"):
+    with pytest.raises(UserError, match="seed: 0 -> 1"):
         train.train(config_in(folder, seed=1))
     assert (folder / "config.json").read_bytes() == before
 

@@ -87,7 +87,7 @@ def _read_categories(content: dict[str, Any], path: Path) -> dict[int | str, str
     for where, item in _items(content, "categories", path):
         category_id = _read_id(item, "id", where)
         if category_id in names:
-            raise UserError(f"{where}.id is {show(category_id)}, as that of another")
+            raise UserError(f"{where}: duplicate id {show(category_id)}")
         names[category_id] = item.get("name")
     # Numbers before strings, which cannot be compared with them.
     order = sorted(names, key=lambda each: (isinstance(each, str), each))
@@ -104,7 +104,7 @@ def _read_images(
     for where, item in _items(content, "images", path):
         image_id, name = _read_id(item, "id", where), item.get("file_name")
         if image_id in images:
-            raise UserError(f"{where}.id is {show(image_id)}, as that of another")
+            raise UserError(f"{where}: duplicate id {show(image_id)}")
         if not isinstance(name, str):
             raise UserError(f"{where}.file_name is {show(name)}; expected a name")
         file = files.find_image(root, folders, name, f"{where}.file_name")

@@ -117,7 +117,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
             raise UserError(f"{where}: {show(cells)}; expected a class name and its id")
         class_id = files.parse_count(cells[1], f"{where}: id")
         if class_id in names:
-            raise UserError(f"{where}: id {class_id}, as that of another class")
+            raise UserError(f"{where}: duplicate id {class_id}")
         names[class_id] = cells[0]
     return files.check_names([names[each] for each in sorted(names)], str(path))
 

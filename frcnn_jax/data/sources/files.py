@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from frcnn_jax.data.records import abbreviate
-from frcnn_jax.errors import UserError
+from frcnn_jax.errors import UserError, first_line
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
@@ -146,7 +146,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}, expected UTF-8: {error}") from error
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -179,7 +179,7 @@ def check_names(names: Sequence[Any], where: str) -> tuple[str, ...]:
             raise UserError(f"{where}: class {index} is {show(name)}; expected a name")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UserError(f"{where}: more than one class is {abbreviate(repeated)}")
+        raise UserError(f"{where}: duplicate class name: {abbreviate(repeated)}")
     return tuple(names)
 
 

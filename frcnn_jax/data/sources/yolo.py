@@ -83,7 +83,7 @@ def list_images(root: Path, split: str) -> Listing:
     paths = list(_find_images(root, split, description))
     label_files = {path: _find_labels(root, path) for path in paths}
     if not any(label_files.values()):
-        raise UserError(f"no labels of an image of split {split!r} in {root}")
+        raise UserError(f"no label files for split {split!r} in {root}")
     class_names = description.class_names
     images = []
     for path in _choose_paths(paths, label_files):
