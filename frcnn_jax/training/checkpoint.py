@@ -1,7 +1,8 @@
 """Checkpoints through Orbax: all that a run needs to continue, to the bit.
 
-That is the training state, the position in the data, and the log's open window; and the
-detector's spec, with which `weights.checkpoints` reads the parameters alone.
+That is the training state, whose step is also the position in the data, the data's
+fingerprint and the log's open window; and the detector's spec, with which
+`weights.checkpoints` reads the parameters alone.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ class _OtherArraysError(UserError):
 class Progress(NamedTuple):
     """How far a run has come, besides its state; JSON can hold it."""
 
-    data: dict[str, Any]  # the next batch's number, and the data's fingerprint
+    data: dict[str, Any]  # the training data's fingerprint
     log: dict[str, Any]  # of `MetricsAccumulator`
 
 
@@ -115,7 +116,7 @@ def save(
       checkpoints: of the run.
       state: of the training.
       spec: of the detector.
-      progress: position in the data and open window of the log.
+      progress: fingerprint of the data and open window of the log.
       metrics: figures of the validation; empty without one.
 
     Raises:

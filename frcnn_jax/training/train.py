@@ -194,7 +194,7 @@ def start(run: Run, params: Params) -> tuple[TrainState, Progress]:
         raise UserError(
             f"{run.config.work_dir}: another process has just started a run there"
         )
-    data = {"next_batch": 0, "fingerprint": fingerprint(run.splits.train)}
+    data = {"fingerprint": fingerprint(run.splits.train)}
     state = distributed.replicate(_init_state(run, params), run.mesh)
     return state, Progress(data, log={})
 
@@ -246,7 +246,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
     train_steps = _compile(run, state)
     validate = _make_validate(run)
     accumulator = _make_accumulator(run, state, progress)
-    batches = run.loader.batches(progress.data["next_batch"])
+    batches = run.loader.batches(first_step - 1)
     with (
         _open_log(config, first_step) as log,
         checkpoint.open_checkpoints(
@@ -273,8 +273,7 @@ def run_steps(run: Run, state: TrainState, progress: Progress) -> TrainState:
                 with accumulator.exclude_from_timing():
                     figures, pictures = validate(evaluated_params(state))
             if is_checkpoint_due or is_stopped:  # before the logs: it fetches metrics
-                data = progress.data | {"next_batch": step}
-                progress = Progress(data, log=accumulator.state())
+                progress = progress._replace(log=accumulator.state())
             # Rows first: those after the last checkpoint are dropped on resume.
             _write_logs(log, accumulator, step, row | figures, pictures)
             if is_checkpoint_due or is_stopped:

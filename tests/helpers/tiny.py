@@ -76,7 +76,7 @@ CONFIG = Config(
 SPEC = make_spec(MODEL, DATA, CLASS_NAMES)
 
 PROGRESS = checkpoint.Progress(
-    data={"next_batch": 7, "fingerprint": "f"}, log={"window": [{"loss": 0.1 + 0.2}]}
+    data={"fingerprint": "f"}, log={"window": [{"loss": 0.1 + 0.2}]}
 )
 
 

@@ -117,8 +117,8 @@ def test_damaged_checkpoint_is_set_aside_for_the_one_before(
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     damage(folder, KINDS[kind], how)
-    state, progress = restore(folder)
-    assert int(state.step) == progress.data["next_batch"] == 4
+    state, _ = restore(folder)
+    assert int(state.step) == 4
     assert steps(folder) == {"2", "4", "damaged-6"}
     (message,) = (r.getMessage() for r in caplog.records if "frcnn_jax" in r.name)
     assert message.startswith("skipped a damaged checkpoint, now damaged-6: ")

@@ -154,7 +154,7 @@ def run(detector, tmp_path) -> Detector:
     """The detector as loaded from a run that was evaluated."""
     checkpoint = tmp_path / "run" / "checkpoints" / "5"
     (checkpoint / "progress").mkdir(parents=True)
-    progress = {"data": {"next_batch": 5, "fingerprint": "aaaa"}, "log": {}}
+    progress = {"data": {"fingerprint": "aaaa"}, "log": {}}
     (checkpoint / "progress" / "metadata").write_text(json.dumps(progress))
     evaluation = {
         "voc07_map": 0.25,
