@@ -94,9 +94,10 @@ def find_problems(splits: Sequence[ScannedSplit], data: DataConfig) -> list[Prob
 
 
 def _check_images(split: ScannedSplit, data: DataConfig) -> Iterator[Problem]:
-    for image, reason in split.broken.items():
-        kind = "skipped image" if data.skip_broken else "broken image"
-        yield _problem(split, kind, image, reason)
+    for image, broken in split.broken.items():
+        is_skipped = data.skip_broken and broken.is_unreadable
+        kind = "skipped image" if is_skipped else "broken image"
+        yield _problem(split, kind, image, broken.reason)
     for bad in split.bad_boxes:
         kind = "dropped box" if bad.is_dropped else "clipped box"
         text = f"has a box of {split.raw.class_names[bad.label]} that {bad.reason}"

@@ -16,6 +16,13 @@ from frcnn_jax.data.sources.selection import SelectedSource
 from frcnn_jax.errors import UserError
 
 
+class Broken(NamedTuple):
+    """Why an image cannot be used."""
+
+    reason: str
+    is_unreadable: bool  # else its annotation is of other pixels
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ScannedSplit:
     """A split after all of it has been read. Indices are those of `raw`."""
@@ -23,7 +30,7 @@ class ScannedSplit:
     name: str
     uses: tuple[str, ...]  # train, validation, test; none if the config does not use it
     raw: RawSource
-    broken: dict[int, str]  # why an image cannot be read
+    broken: dict[int, Broken]  # by image
     images: list[int]  # the others
     annotations: list[Annotation]  # of the others, as they are annotated
     hashes: list[ImageHash]  # of the others
@@ -70,8 +77,8 @@ def _scan_split(
     if data.limit and not (data.skip_empty_images or data.skip_broken):
         num_images = min(num_images, data.limit)
     scanned = _scan_images(name, raw, num_images)
-    broken = {i: each for i, each in enumerate(scanned) if isinstance(each, str)}
-    good = {i: each for i, each in enumerate(scanned) if not isinstance(each, str)}
+    broken = {i: each for i, each in enumerate(scanned) if isinstance(each, Broken)}
+    good = {i: each for i, each in enumerate(scanned) if isinstance(each, _Readable)}
     images = list(good)
     annotations = [each.annotation for each in good.values()]
     kept, bad_boxes = check_boxes(annotations, empty_side=raw.empty_side)
@@ -96,15 +103,18 @@ def _scan_split(
 
 def _scan_images(
     name: str, raw: RawSource, num_images: int
-) -> Sequence[_Readable | str]:
+) -> Sequence[_Readable | Broken]:
     """Reads images in threads; returns the reason for those that are broken."""
 
-    def read(index: int) -> _Readable | str:
+    def read(index: int) -> _Readable | Broken:
         try:
-            annotation = raw.annotate(index)
-            return _Readable(annotation, hash_image(raw.read_image(index)))
+            image = raw.read_image(index)
         except UserError as error:
-            return str(error)
+            return Broken(str(error), is_unreadable=True)
+        try:
+            return _Readable(raw.annotate(index), hash_image(image))
+        except UserError as error:
+            return Broken(str(error), is_unreadable=False)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         scanned = threads.map(read, range(num_images))

@@ -219,7 +219,7 @@ def test_killed_data_worker_ends_the_run_which_goes_on_without(tmp_path):
 @pytest.mark.parametrize(
     ("section", "field", "value", "difference"),
     [
-        ("optimizer", "learning_rate", 0.5, "optimizer.learning_rate: 0.001 there"),
+        ("optimizer", "learning_rate", 0.5, "optimizer.learning_rate: 0.001 -> 0.5"),
         ("data", "max_objects", 7, "data.max_objects: 6 -> 7"),
         ("data", "num_workers", 1, None),
         (None, "log_hardest", True, None),
