@@ -69,7 +69,7 @@ def test_steps_are_timed_by_objects_and_with_the_data_pipeline(report):
     for count in (0, 1, 20, 60):
         (figure,) = find(figures, f"training step, {count} objects")
         assert figure["seconds"] > 0.0
-        assert figure["note"].startswith("max / min ")
+        assert float(figure["note"].removeprefix("max / min ")) >= 1.0
     (figure,) = find(figures, "training step with the data pipeline")
     assert figure["images_per_second"] > 0.0
 

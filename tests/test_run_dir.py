@@ -204,7 +204,7 @@ def test_other_changes_are_refused_on_resume_unless_allowed(path, value, tmp_pat
     config = config_in(tmp_path)
     save_config(config, tmp_path / "config.json")
     changed = fields.replace(config, path, value)
-    with pytest.raises(UserError, match=f"{path}: .* -> "):
+    with pytest.raises(UserError, match=f"{path}: .* -> .*; choose"):
         run_dir.match_stored_config(changed)
     allowed = fields.replace(changed, "resume.allow_changes", True)
     assert run_dir.match_stored_config(allowed) == allowed
