@@ -6,7 +6,6 @@ import numpy as np
 
 from frcnn_jax.evaluation import voc
 from frcnn_jax.evaluation.bootstrap import bootstrap
-from frcnn_jax.evaluation.evaluated_split import EvaluatedSplit
 from frcnn_jax.evaluation.ranking import (
     Ranking,
     mean_over_classes,
@@ -32,7 +31,11 @@ def compare(runs: Sequence[ReportedRun]) -> list[Finding]:
 
 def _compare(first: ReportedRun, other: ReportedRun) -> Finding:
     old, new = first.split, other.split
-    if old is None or new is None or not _have_same_objects(old, new):
+    if (
+        old is None
+        or new is None
+        or old.fingerprints["data"] != new.fingerprints["data"]
+    ):
         text = f"{other.name} and {first.name} were not evaluated on the same objects."
         return Finding(text, "headline")
     rankings = [voc.rank(*split.compared) for split in (old, new)]
@@ -67,8 +70,3 @@ def _mean_precision(rankings: list[Ranking], weights: np.ndarray) -> np.ndarray:
         for ranking in rankings
     ]
     return mean_over_classes(np.stack(each))
-
-
-def _have_same_objects(split: EvaluatedSplit, other: EvaluatedSplit) -> bool:
-    same_data = split.fingerprints.get("data") == other.fingerprints.get("data")
-    return same_data and split.class_names == other.class_names
