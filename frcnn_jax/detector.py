@@ -230,10 +230,12 @@ class Detector(ModelHubMixin):
 
     def to_weights(self) -> Weights:
         """Returns the parameters by name, with the spec."""
-        arrays = flatten(self.params)
-        preprocessing = self.spec.model.preprocessing
         return Weights(
-            self.source, OWN_FORMAT, "", arrays, (), preprocessing, self.spec
+            source=self.source,
+            layout=OWN_FORMAT,
+            arrays=flatten(self.params),
+            preprocessing=self.spec.model.preprocessing,
+            spec=self.spec,
         )
 
     def generate_model_card(self, **metadata: object) -> ModelCard:

@@ -331,7 +331,7 @@ def _make_validation_step(graphdef: nnx.GraphDef, mesh: Mesh) -> Callable:
     ) -> tuple[Losses, ops.Detections]:
         params, key = shared
         model = nnx.merge(graphdef, params)
-        model.head.dropout = 0.0  # it belongs to training
+        model.eval()  # without dropout
         outputs = model(batch.images, batch.image_sizes, batch.scales)
         losses, _ = model.losses(
             image_keys(key, batch.indices),

@@ -43,6 +43,7 @@ class RoIHead(nnx.Module):
         """
         self.activation = activation
         self.dropout = dropout
+        self.deterministic = False  # True after `eval()`: no dropout, whatever the keys
         hidden = functools.partial(
             nnx.Linear,
             out_features=channels,
@@ -81,7 +82,7 @@ class RoIHead(nnx.Module):
     def _drop(
         self, x: Float[Array, "r c"], keys: Key[Array, " b"] | None
     ) -> Float[Array, "r c"]:
-        if keys is None or self.dropout == 0.0:
+        if keys is None or self.deterministic or self.dropout == 0.0:
             return x
         values = jax.vmap(uniform, (0, None))(keys, x.size // len(keys))
         keep = values.reshape(x.shape) < 1.0 - self.dropout

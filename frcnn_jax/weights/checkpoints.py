@@ -55,9 +55,13 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
         raise  # not the checkpoint's fault
     except Exception as error:  # Orbax raises nothing more specific
         raise UserError(f"{path}: cannot be read: {reason(error)}") from error
-    arrays = flatten(params)
-    preprocessing = spec.model.preprocessing
-    return Weights(str(path), OWN_FORMAT, "", arrays, (), preprocessing, spec)
+    return Weights(
+        source=str(path),
+        layout=OWN_FORMAT,
+        arrays=flatten(params),
+        preprocessing=spec.model.preprocessing,
+        spec=spec,
+    )
 
 
 def read_source(source: str, step: int | str = "latest") -> Weights:

@@ -61,9 +61,13 @@ def read_exported(path: Path) -> Weights:
     """
     description = read_description(path)
     spec, file = description.detector, read_file(str(path / description.parameters))
-    preprocessing = spec.model.preprocessing
     return Weights(
-        str(path), OWN_FORMAT, file.sha256, file.arrays, (), preprocessing, spec
+        source=str(path),
+        layout=OWN_FORMAT,
+        sha256=file.sha256,
+        arrays=file.arrays,
+        preprocessing=spec.model.preprocessing,
+        spec=spec,
     )
 
 

@@ -64,20 +64,12 @@ def read_weights(
             f"{source}: has {_some(file.arrays) or 'no arrays'}, expected names such "
             "as features.0.weight, conv1_1_W or extractor.0.weight (docs/weights.md)"
         )
-    all_names = layout.names()
-    names = {
-        ours: theirs
-        for ours, theirs in all_names.items()
-        if theirs in file.arrays
-        # A bias is useless without its kernel.
-        and all_names[ours.replace(".bias", ".kernel")] in file.arrays
-    }
+    names = _names_in(file.arrays, layout)
     _check_complete(source, layout, names)
     arrays = {
         ours: _convert(source, layout, ours, file.arrays[theirs], len(anchor_scales))
         for ours, theirs in names.items()
     }
-    unknown = tuple(sorted(set(file.arrays) - set(names.values())))
     found = _preprocessing(source, layout, file, arrays, preprocessing)
     spec = None
     if layout.is_detector:
@@ -86,7 +78,27 @@ def read_weights(
             model=_model_config(layout, found, anchor_scales, anchor_ratios),
             class_names=_class_names(source, num_classes, class_names),
         )
-    return Weights(source, layout.title, file.sha256, arrays, unknown, found, spec)
+    return Weights(
+        source=source,
+        layout=layout.title,
+        sha256=file.sha256,
+        arrays=arrays,
+        unknown=tuple(sorted(set(file.arrays) - set(names.values()))),
+        preprocessing=found,
+        spec=spec,
+    )
+
+
+def _names_in(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, str]:
+    """Returns our name and the layout's of each array that is used."""
+    all_names = layout.names()
+    return {
+        ours: theirs
+        for ours, theirs in all_names.items()
+        if theirs in arrays
+        # A bias is useless without its kernel.
+        and all_names[ours.replace(".bias", ".kernel")] in arrays
+    }
 
 
 def _model_config(
@@ -202,7 +214,14 @@ def _read_own(source: str, file: WeightFile) -> Weights:
         raise UserError(f"{source}: {error}") from None
     except ValueError as error:
         raise UserError(f"{source}: damaged ({error})") from None
-    return Weights(source, OWN_FORMAT, file.sha256, file.arrays, (), own, spec)
+    return Weights(
+        source=source,
+        layout=OWN_FORMAT,
+        sha256=file.sha256,
+        arrays=file.arrays,
+        preprocessing=own,
+        spec=spec,
+    )
 
 
 def _some(names: Iterable[str]) -> str:

@@ -15,15 +15,15 @@ from frcnn_jax.errors import UserError
 OWN_FORMAT = "frcnn_jax"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
     """Parameters under our detector's names, and what they are valid for."""
 
     source: str  # path or address
     layout: str  # title of the project's layout, or OWN_FORMAT
-    sha256: str  # of the file; empty for a checkpoint
+    sha256: str = ""  # of the file; a checkpoint has none
     arrays: Mapping[str, np.ndarray]  # "backbone.conv1_1.kernel": ...
-    unknown: tuple[str, ...]  # arrays of the file that are not used
+    unknown: tuple[str, ...] = ()  # arrays of the file that are not used
     preprocessing: Preprocessing | None  # None: the file does not say
     spec: DetectorSpec | None = None  # None: not a whole detector
 

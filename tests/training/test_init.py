@@ -42,7 +42,13 @@ def config_with(tmp_path):
         names = CLASS_NAMES[: len(arrays["head.score.bias"]) - 1] if is_detector else ()
         model = dataclasses.replace(tiny.MODEL, **dataclasses.asdict(CAFFE))
         spec = make_spec(model, tiny.DATA, names) if is_detector else None
-        weights = Weights("test", OWN_FORMAT, "", arrays, (), CAFFE, spec)
+        weights = Weights(
+            source="test",
+            layout=OWN_FORMAT,
+            arrays=arrays,
+            preprocessing=CAFFE,
+            spec=spec,
+        )
         path = tmp_path / "weights.safetensors"
         save_weights(weights, path)
         model = dataclasses.replace(tiny.MODEL, pretrained=str(path), **fields)
