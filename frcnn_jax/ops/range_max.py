@@ -161,14 +161,15 @@ def _cover(begin, end, num_cells):
     length = jnp.maximum(end - begin, 1)
     is_long = (length >= WINDOW).astype(jnp.int32)
     window = jnp.where(is_long == 1, WINDOW, 1)
-    trips = (length + LOOK_UPS * window - 1) // (LOOK_UPS * window)
+    # Shorter intervals than WINDOW take one trip as well.
+    trips = -(-length.max(initial=1) // (LOOK_UPS * WINDOW))
 
     def cells(trip):
         look_up = trip * LOOK_UPS + jnp.arange(LOOK_UPS)[:, None, None]
         step = jnp.minimum(look_up * window[None], (length - window)[None])
         return jnp.clip(begin[None] + step, 0, num_cells - 1)
 
-    return is_long, cells, trips.max(initial=1)
+    return is_long, cells, trips
 
 
 def _window_maxima(features: Float[Array, "h w c"]) -> Float[Array, "n c"]:
