@@ -73,7 +73,10 @@ def propose(
     objectness, deltas = jax.lax.stop_gradient((objectness, deltas))
     boxes = clip_boxes(decode_boxes(anchors, deltas), image_size)
     large = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(axis=1)
-    scores = jnp.where(large, objectness.astype(jnp.float32), -jnp.inf)
+    scores = objectness.astype(jnp.float32)
+    # `top_k` orders NaN and -0 by their signs.
+    scores = jnp.where(scores == 0.0, 0.0, scores)
+    scores = jnp.where(large & ~jnp.isnan(scores), scores, -jnp.inf)
     scores, order = jax.lax.top_k(scores, min(pre_nms, scores.shape[0]))
     boxes = boxes[order]
     selection = nms(

@@ -142,14 +142,22 @@ def _over_look_ups(update, state, map_size, rows, columns):
     x_is_long, x_cells, x_trips = _cover(*columns, width)
     part = 2 * y_is_long[:, :, None] + x_is_long[:, None]  # [R, P, Q]
 
-    def trip(number, state):
+    def trip(y_trip, x_trip, state):
         # [y, x, R, P, Q]
-        y = y_cells(number // x_trips)[:, None, :, :, None]
-        x = x_cells(number % x_trips)[None, :, :, None]
+        y = y_cells(y_trip)[:, None, :, :, None]
+        x = x_cells(x_trip)[None, :, :, None]
         table_rows = (part[None, None] * height + y) * width + x
         return update(state, table_rows.reshape(LOOK_UPS**2, *part.shape))
 
-    return jax.lax.fori_loop(1, y_trips * x_trips, trip, trip(0, state))
+    def next_trip(_, carry):
+        y_trip, x_trip, state = carry
+        is_last = x_trip + 1 == x_trips
+        y_trip = jnp.where(is_last, y_trip + 1, y_trip)
+        x_trip = jnp.where(is_last, 0, x_trip + 1)
+        return y_trip, x_trip, trip(y_trip, x_trip, state)
+
+    first = (jnp.int32(0), jnp.int32(0), trip(0, 0, state))
+    return jax.lax.fori_loop(1, y_trips * x_trips, next_trip, first)[2]
 
 
 def _cover(begin, end, num_cells):

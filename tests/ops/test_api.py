@@ -181,6 +181,23 @@ def test_a_prediction_that_is_not_finite_gives_finite_proposals():
     assert np.isfinite(proposals.scores).all()
 
 
+@pytest.mark.parametrize("first", [np.nan, -np.nan])
+def test_a_score_that_is_nan_takes_no_place_among_the_best(first):
+    proposals = ops.propose(
+        np.array([first, 0.5, 0.25], np.float32), np.zeros((3, 4)), GOOD, (60.0, 60.0),
+        pre_nms=1, post_nms=1, min_size=1.0,
+    )  # fmt: skip
+    np.testing.assert_array_equal(proposals.scores, [0.5])
+
+
+def test_zeros_of_either_sign_rank_by_index():
+    proposals = ops.propose(
+        np.array([-0.0, 0.0], np.float32), np.zeros((2, 4)), GOOD[:2], (60.0, 60.0),
+        pre_nms=1, post_nms=1, min_size=1.0,
+    )  # fmt: skip
+    np.testing.assert_array_equal(proposals.boxes, GOOD[:1])
+
+
 def calls(dtype):
     """Positional and keyword arguments of every function, of floats of a type."""
     rng = np.random.default_rng(0)
