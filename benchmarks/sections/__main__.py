@@ -35,7 +35,7 @@ def figures(section: str, *, tiny: bool) -> Iterator[Figure]:
 
         module = importlib.import_module(f"benchmarks.sections.{section}")
         for task in module.tasks(TINY if tiny else FULL):
-            at_work = f"{task.name}, {task.size}"
+            at_work = f"{task.name} {task.size}".strip()
             yield from run(task)
     except TimeUp:
         yield Figure(section, "", note=f"out of time at {at_work}")
