@@ -27,6 +27,7 @@ KINDS = {
     "shared image": ("is trained on and evaluated on", True),
     "no classes": ("training refuses the split", True),
     "other classes": ("training refuses the split", True),
+    "no images": ("training refuses the split", True),
     "no objects": ("training refuses the split", True),
     "repeated image": ("has the pixels of another one", False),
     "similar image": ("is nearly the same as another one", False),
@@ -87,7 +88,7 @@ def find_problems(splits: Sequence[ScannedSplit], data: DataConfig) -> list[Prob
     found = [
         *itertools.chain.from_iterable(_check_images(split, data) for split in splits),
         *itertools.chain.from_iterable(_check_room(split, data) for split in splits),
-        *_check_use(splits),
+        *_check_use(splits, data),
         *_find_duplicates(splits),
     ]
     return sorted(found, key=lambda problem: list(KINDS).index(problem.kind))
@@ -127,7 +128,7 @@ def _check_room(split: ScannedSplit, data: DataConfig) -> Iterator[Problem]:
             yield _problem(split, "no canvas", image, text)
 
 
-def _check_use(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:
+def _check_use(splits: Sequence[ScannedSplit], data: DataConfig) -> Iterator[Problem]:
     """Checks the splits against one another."""
     names = splits[0].source.class_names
     for split in splits:
@@ -141,7 +142,10 @@ def _check_use(splits: Sequence[ScannedSplit]) -> Iterator[Problem]:
         elif split.uses and own != names:
             text = f"has the classes {', '.join(own)}, not {', '.join(names)}"
             yield _problem(split, "other classes", None, text)
-        elif "train" in split.uses and split.selected and not has_objects(split.source):
+        elif split.uses and not split.selected:
+            if data.skip_broken:  # otherwise training stops at the first one
+                yield _problem(split, "no images", None, "has no readable image")
+        elif "train" in split.uses and not has_objects(split.source):
             yield _problem(split, "no objects", None, "has no objects to learn from")
 
 

@@ -72,6 +72,11 @@ def test_a_data_set_of_broken_images_only_is_checked(photos):
     checked = check(photos.config())
     assert [problem.kind for problem in checked.problems] == ["broken image"] * 4
     assert checked.anchors == []
+    checked = check(photos.config(skip_broken=True))
+    mistakes = [str(problem) for problem in checked.problems if problem.is_wrong]
+    assert mistakes == [
+        f"{split}: has no readable image" for split in ("train", "test")
+    ]
 
 
 @pytest.mark.parametrize(
