@@ -40,7 +40,7 @@ from frcnn_jax.weights import hub
 from frcnn_jax.weights.checkpoints import check_no_step, read_source
 from frcnn_jax.weights.exported import is_exported, read_exported
 from frcnn_jax.weights.exporting import save_weights
-from frcnn_jax.weights.record import OWN_FORMAT, Weights, select_matching
+from frcnn_jax.weights.record import Weights, select_matching
 
 # Jitted; of parameters and a batch, see `distributed.jit_per_image`.
 DetectStep = jax.stages.Wrapped
@@ -230,13 +230,7 @@ class Detector(ModelHubMixin):
 
     def to_weights(self) -> Weights:
         """Returns the parameters by name, with the spec."""
-        return Weights(
-            source=self.source,
-            layout=OWN_FORMAT,
-            arrays=flatten(self.params),
-            preprocessing=self.spec.model.preprocessing,
-            spec=self.spec,
-        )
+        return Weights.of_detector(self.spec, flatten(self.params), source=self.source)
 
     def generate_model_card(self, **metadata: object) -> ModelCard:
         """Describes the detector, with the evaluation of the run it is loaded from.

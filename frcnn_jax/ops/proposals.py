@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Real
 
 from frcnn_jax.ops.boxes import ImageSize, clip_boxes, decode_boxes
 from frcnn_jax.ops.checks import check_arrays, check_count
-from frcnn_jax.ops.suppression import nms, take_selected
+from frcnn_jax.ops.suppression import nms, sortable, take_selected
 
 
 class Proposals(NamedTuple):
@@ -73,10 +73,8 @@ def propose(
     objectness, deltas = jax.lax.stop_gradient((objectness, deltas))
     boxes = clip_boxes(decode_boxes(anchors, deltas), image_size)
     large = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(axis=1)
-    scores = objectness.astype(jnp.float32)
-    # `top_k` orders NaN and -0 by their signs.
-    scores = jnp.where(scores == 0.0, 0.0, scores)
-    scores = jnp.where(large & ~jnp.isnan(scores), scores, -jnp.inf)
+    scores, is_number = sortable(objectness.astype(jnp.float32))
+    scores = jnp.where(large & is_number, scores, -jnp.inf)
     scores, order = jax.lax.top_k(scores, min(pre_nms, scores.shape[0]))
     boxes = boxes[order]
     selection = nms(

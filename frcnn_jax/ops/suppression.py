@@ -156,6 +156,20 @@ def take_selected(
     return jnp.where(mask, values[indices], jnp.zeros((), values.dtype))
 
 
+def sortable(
+    scores: Float[Array, " n"],
+) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
+    """Makes -0 a 0, and says which scores are not NaN: `top_k` sorts both by sign.
+
+    Args:
+      scores: [N] of any values.
+
+    Returns:
+      [N] scores, and a mask of those that can be ranked.
+    """
+    return jnp.where(scores == 0.0, 0.0, scores), ~jnp.isnan(scores)
+
+
 def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
     if not 0.0 < iou_threshold < 1.0:
         raise ValueError(f"iou_threshold is {iou_threshold}, expected it in (0, 1)")
@@ -166,8 +180,7 @@ def _nms(boxes, scores, classes, mask, iou_threshold, max_outputs):
         return Selection(empty, empty.astype(bool))
 
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    scores = jnp.where(scores == 0.0, 0.0, scores)  # -0 is 0
-    candidate = ~jnp.isnan(scores)
+    scores, candidate = sortable(scores)
     if mask is not None:
         candidate &= mask
     indices = jnp.arange(num_boxes, dtype=jnp.int32)

@@ -19,7 +19,7 @@ from frcnn_jax.errors import UserError
 from frcnn_jax.files import expand_home
 from frcnn_jax.models.parameters import flatten
 from frcnn_jax.weights.importing import read_weights
-from frcnn_jax.weights.record import OWN_FORMAT, Weights
+from frcnn_jax.weights.record import Weights
 from frcnn_jax.weights.sources import is_repository
 
 # The figure that chooses the best checkpoint.
@@ -55,13 +55,7 @@ def read_checkpoint(path: Path, step: int | str = "latest") -> Weights:
         raise  # not the checkpoint's fault
     except Exception as error:  # Orbax raises nothing more specific
         raise UserError(f"{path}: cannot be read: {reason(error)}") from error
-    return Weights(
-        source=str(path),
-        layout=OWN_FORMAT,
-        arrays=flatten(params),
-        preprocessing=spec.model.preprocessing,
-        spec=spec,
-    )
+    return Weights.of_detector(spec, flatten(params), source=str(path))
 
 
 def read_source(source: str, step: int | str = "latest") -> Weights:

@@ -12,7 +12,7 @@ from frcnn_jax.config import DetectorSpec
 from frcnn_jax.config.loading import dataclass_from_dict
 from frcnn_jax.errors import UserError, first_line
 from frcnn_jax.weights.files import read_file
-from frcnn_jax.weights.record import OWN_FORMAT, Weights
+from frcnn_jax.weights.record import Weights
 
 DESCRIPTION = "detector.json"
 FORMAT = "frcnn_jax export"
@@ -61,14 +61,7 @@ def read_exported(path: Path) -> Weights:
     """
     description = read_description(path)
     spec, file = description.detector, read_file(str(path / description.parameters))
-    return Weights(
-        source=str(path),
-        layout=OWN_FORMAT,
-        sha256=file.sha256,
-        arrays=file.arrays,
-        preprocessing=spec.model.preprocessing,
-        spec=spec,
-    )
+    return Weights.of_detector(spec, file.arrays, source=str(path), sha256=file.sha256)
 
 
 def read_description(path: Path) -> Description:

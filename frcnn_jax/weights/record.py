@@ -27,6 +27,32 @@ class Weights:
     preprocessing: Preprocessing | None  # None: the file does not say
     spec: DetectorSpec | None = None  # None: not a whole detector
 
+    @classmethod
+    def of_detector(
+        cls,
+        spec: DetectorSpec,
+        arrays: Mapping[str, np.ndarray],
+        *,
+        source: str,
+        sha256: str = "",
+    ) -> "Weights":
+        """Returns the weights of one of our own detectors, all of them used.
+
+        Args:
+          spec: of the detector.
+          arrays: by our names.
+          source: path or address.
+          sha256: of the file, if it is one.
+        """
+        return cls(
+            source=source,
+            layout=OWN_FORMAT,
+            sha256=sha256,
+            arrays=arrays,
+            preprocessing=spec.model.preprocessing,
+            spec=spec,
+        )
+
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits: the beginning of a SHA-256 of spec and arrays."""
